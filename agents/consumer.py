@@ -1,0 +1,192 @@
+"""The safe consumer: Faust delivers, the database's offset decides (design §3.3 and §3.5).
+
+Faust brings membership, assignment, back-pressure and agents; its committed offsets are a hint, because it commits past
+what an agent dropped. On assignment we seek to the database's offset; a batch is committed by the handler in one
+transaction, repeated for ever when the world refuses; only then is it acknowledged. Nothing raises out of the agent.
+
+Two private attributes of Faust's consumer are used, ``_committed_offset`` and ``_read_offset``: Faust is pinned, and
+tests/agents/test_consumer.py fails when they vanish.
+"""
+
+import asyncio
+import dataclasses
+import itertools
+import os
+import sys
+import tempfile
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Protocol
+
+import faust
+from faust.transport.drivers import aiokafka as driver
+from faust.types import TP
+from psycopg import Error as DatabaseError
+
+from agents.publisher import PublishError
+from monitoring.log import get_logger
+from schemas.settings import Settings
+from storage.offset import GapError
+
+EXIT_TEMPORARY = 75
+RETRY_WAIT_S = 0.2
+RETRY_WAIT_MAX_S = 5.0
+SESSION_TIMEOUT_S = 6.0
+HEARTBEAT_S = 1.0
+REBALANCE_TIMEOUT_S = 10.0
+
+log = get_logger("agents.consumer")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Record:
+    """One Kafka record as it was delivered."""
+
+    topic: str
+    partition: int
+    offset: int
+    value: bytes
+
+
+class Handler(Protocol):
+    """What an agent does with the records of a partition. All calls come from one thread."""
+
+    consumer: str
+    topics: tuple[str, ...]
+
+    def next_offsets(self, assigned: set[tuple[str, int]]) -> dict[tuple[str, int], int]:
+        """Return where each partition goes on, after loading what is needed for it."""
+
+    def commit(self, topic: str, partition: int, records: Sequence[Record]) -> None:
+        """Make the outcome of the records durable; the same records may come again."""
+
+    def close(self) -> None:
+        """Give back connections."""
+
+
+def _halt(event: str, error: BaseException) -> None:
+    """Leave at once, without Faust's shutdown: it would commit offsets. The supervisor starts us again."""
+    log.error(event, error=f"{type(error).__name__}: {error}")
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(EXIT_TEMPORARY)
+
+
+class _Runner:
+    """Runs the handler's calls in one thread, and repeats them while the world refuses."""
+
+    def __init__(self, handler: Handler) -> None:
+        self.handler = handler
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix=handler.consumer)
+
+    async def call(self, function: Any, *args: Any) -> Any:
+        """Return the function's result; database and Kafka errors are tried again, for ever, with back-off."""
+        loop = asyncio.get_running_loop()
+        for attempt in itertools.count():
+            try:
+                return await loop.run_in_executor(self._thread, function, *args)
+            except (DatabaseError, PublishError, OSError) as error:
+                wait_s = min(RETRY_WAIT_S * 2 ** min(attempt, 10), RETRY_WAIT_MAX_S)
+                log.warning("batch_retried", error=str(error)[:300], attempt=attempt, wait_s=wait_s)
+                await asyncio.sleep(wait_s)
+            except asyncio.CancelledError:
+                raise
+            except BaseException as error:  # noqa: BLE001  # a GAP or a defect: never go on past it
+                _halt("worker_halted", error)
+        return None
+
+
+def _consumer_class(runner: _Runner) -> type[driver.Consumer]:
+    class SafeConsumer(driver.Consumer):
+        """Faust's consumer, but it seeks to the database's offsets."""
+
+        async def perform_seek(self) -> None:
+            await super().perform_seek()
+            ours = {tp for tp in self.assignment() if tp.topic in runner.handler.topics}
+            keys = {(tp.topic, tp.partition) for tp in ours}
+            offsets = await runner.call(runner.handler.next_offsets, keys)
+            for tp in ours:
+                offset = offsets[(tp.topic, tp.partition)]
+                await self.seek(tp, offset)
+                self._committed_offset[tp] = offset or None
+                self._read_offset[tp] = offset or None
+            log.info("partitions_assigned", offsets={f"{t}/{p}": o for (t, p), o in sorted(offsets.items())})
+
+    return SafeConsumer
+
+
+def build_app(settings: Settings, bootstrap_servers: str, runner: _Runner) -> faust.App:
+    """Return the Faust app of one worker: raw bytes, no tables, no web server, no leader topic."""
+    handler = runner.handler
+    app = faust.App(
+        f"{settings.kafka.topic_prefix}gridtally-{handler.consumer}",
+        broker=f"kafka://{bootstrap_servers.replace(',', ';kafka://')}",
+        topic_allow_declare=False,
+        topic_disable_leader=True,
+        web_enabled=False,
+        broker_commit_interval=1.0,
+        broker_session_timeout=SESSION_TIMEOUT_S,
+        broker_heartbeat_interval=HEARTBEAT_S,
+        broker_rebalance_timeout=REBALANCE_TIMEOUT_S,
+        broker_request_timeout=20,
+        broker_max_poll_records=500,
+        consumer_max_fetch_size=8 * 1024 * 1024,
+        table_standby_replicas=0,
+        stream_wait_empty=False,
+        consumer_auto_offset_reset="earliest",
+        topic_partitions=settings.kafka.partitions,
+        datadir=tempfile.mkdtemp(prefix="gridtally-faust-"),
+    )
+    transport = type("Transport", (driver.Transport,), {"Consumer": _consumer_class(runner)})
+    app.transport = transport(app.conf.broker_consumer, app)
+    return app
+
+
+def add_agent(app: faust.App, runner: _Runner, batch_max: int, batch_wait_s: float) -> None:
+    """Add the one agent of a worker: take a batch, commit it per partition, acknowledge it."""
+    topic = app.topic(
+        *runner.handler.topics,
+        key_type=bytes,
+        key_serializer="raw",
+        value_type=bytes,
+        value_serializer="raw",
+    )
+
+    async def consume(stream: faust.StreamT[bytes]) -> None:
+        """1. Take records. 2. Commit each partition's in one transaction. 3. Only then acknowledge."""
+        async for batch in stream.noack_take(batch_max, within=batch_wait_s):  # Step 1.
+            for tp, records in by_partition(batch).items():
+                await runner.call(runner.handler.commit, tp.topic, tp.partition, records)  # Step 2.
+            for event in batch:
+                event.ack()  # Step 3.
+
+    app.agent(topic, name=f"{runner.handler.consumer}-agent")(consume)
+
+
+def by_partition(batch: Sequence[Any]) -> dict[TP, list[Record]]:
+    """Return the records of a batch of events by their partition, in the order of their offsets."""
+    parts: dict[TP, list[Record]] = {}
+    for event in batch:
+        message = event.message
+        record = Record(message.topic, message.partition, message.offset, message.value or b"")
+        parts.setdefault(message.tp, []).append(record)
+    return parts
+
+
+def run(
+    settings: Settings,
+    bootstrap_servers: str,
+    handler: Handler,
+    *,
+    batch_max: int,
+    batch_wait_s: float,
+) -> None:
+    """Run one worker until it is told to stop (SIGTERM, SIGINT)."""
+    runner = _Runner(handler)
+    app = build_app(settings, bootstrap_servers, runner)
+    add_agent(app, runner, batch_max, batch_wait_s)
+    worker = faust.Worker(app, loglevel="WARN", redirect_stdouts=False)
+    try:
+        worker.execute_from_commandline()
+    finally:
+        handler.close()

@@ -1,0 +1,322 @@
+"""The settle agent: readings become facts, running charges and receipts, in one transaction a batch."""
+
+import datetime as dt
+import os
+import socket
+import time
+from collections.abc import Sequence
+
+import numpy as np
+import psycopg
+
+from agents import consumer
+from agents.consumer import Record
+from agents.frames import ReadingBatch, batch_from_records
+from agents.outgoing import Charges, Outgoing, live_figures
+from agents.publisher import Publisher
+from agents.raw_record import RawMessages
+from metering.settlement import Settled, plan_batch, settle_batch
+from metering.state import MeterStates
+from monitoring.clock import now_us
+from monitoring.log import get_logger
+from schemas.reject import RejectCode
+from schemas.settings import Settings
+from schemas.topic import METER_READINGS
+from storage.offset import OffsetCounts, OffsetRow, advance, lock_offset, skip_replays
+from storage.partition import DailyPartitions
+from storage.registry import Registry, load_registry, refresh_registry
+from storage.settlement import days_of, fetch_history, fetch_outbox, write_batch, write_dead_letters
+from storage.state import StateRows, load_partition
+
+CONSUMER = "settle"
+PARTITIONS_AHEAD_DAYS = 3
+REGISTRY_CHECK_S = 1.0
+STATEMENT_TIMEOUT_MS = 60_000
+LOCK_TIMEOUT_MS = 5_000
+RAW_FETCHES_MAX = 50
+"""Dead letters of one batch whose bytes are fetched back; the rest name their lineage only."""
+
+log = get_logger("agents.settle")
+
+
+class SettleHandler:
+    """Settles batches of one partition at a time; holds the state of the meters of its partitions."""
+
+    consumer = CONSUMER
+
+    def __init__(self, settings: Settings, database: str, bootstrap_servers: str) -> None:
+        """Connect at the first assignment."""
+        self.settings = settings
+        self.prefix = settings.kafka.topic_prefix
+        self.topics = (self.prefix + METER_READINGS,)
+        self.database = database
+        self.worker = f"{socket.gethostname()}-{os.getpid()}-{int(time.time())}"
+        self.publisher = Publisher(bootstrap_servers)
+        self.raw = RawMessages(bootstrap_servers, self.prefix)
+        self.days = DailyPartitions()
+        self.states = MeterStates.empty(0)
+        self._conn: psycopg.Connection | None = None
+        self._registry: Registry | None = None
+        self._registry_checked = 0.0
+        self._charges: Charges | None = None
+        self._stands_at: dict[int, int] = {}
+        """Offset that the state in memory stands at, by partition; absent means it must be loaded."""
+        self._unpublished: dict[int, list[tuple[int, int, str, bytes]]] = {}
+        self._published: dict[int, list[int]] = {}
+        self._dirty = np.zeros(0, np.bool_)
+        self._partition_of = np.zeros(0, np.int64)
+        self._batches_since: dict[int, int] = {}
+        self._checkpoint_at: dict[int, float] = {}
+
+    # -- connection and master data ------------------------------------------------------------------------------
+
+    def connection(self) -> psycopg.Connection:
+        """Return the one connection of this worker, opened anew after an error."""
+        if self._conn is None or self._conn.closed or self._conn.broken:
+            options = (
+                f"-c statement_timeout={STATEMENT_TIMEOUT_MS} -c lock_timeout={LOCK_TIMEOUT_MS}"
+                " -c idle_in_transaction_session_timeout=30000"
+            )
+            self._conn = psycopg.connect(
+                self.database, autocommit=True, options=options, application_name=f"settle {self.worker}"
+            )
+        return self._conn
+
+    def registry(self, meter_no_max: int = 0) -> Registry:
+        """Return the master data, looked at again each second and when a meter is not in it yet."""
+        conn = self.connection()
+        stale = time.monotonic() - self._registry_checked > REGISTRY_CHECK_S
+        if self._registry is None:
+            self._use(load_registry(conn))
+        elif stale or meter_no_max >= self._registry.meters.size:
+            self._use(refresh_registry(conn, self._registry))
+        assert self._registry is not None
+        return self._registry
+
+    def _use(self, registry: Registry) -> None:
+        self._registry_checked = time.monotonic()
+        if registry is self._registry:
+            return
+        self._registry = registry
+        self._charges = Charges(registry)
+        size = registry.meters.size
+        self.states = self.states.grow(size)
+        grown = size - len(self._dirty)
+        if grown > 0:
+            self._dirty = np.concatenate([self._dirty, np.zeros(grown, np.bool_)])
+            self._partition_of = np.concatenate([self._partition_of, np.full(grown, -1)])
+
+    # -- assignment ----------------------------------------------------------------------------------------------
+
+    def next_offsets(self, assigned: set[tuple[str, int]]) -> dict[tuple[str, int], int]:
+        """Return where each partition goes on, with its state loaded and its outbox published."""
+        ours = {partition for _, partition in assigned}
+        for partition in set(self._stands_at) - ours:
+            self._forget(partition)
+        self._make_days_ahead()
+        for partition in sorted(ours):
+            with self.connection().transaction():
+                row = lock_offset(self.connection(), CONSUMER, METER_READINGS, partition)
+                self._load(partition, row)
+        return {(topic, partition): self._stands_at[partition] for topic, partition in assigned}
+
+    def _make_days_ahead(self) -> None:
+        today = dt.datetime.fromtimestamp(now_us() / 1e6, dt.UTC).date()
+        ahead = {today + dt.timedelta(days=day) for day in range(PARTITIONS_AHEAD_DAYS)}
+        self.days.ensure(self.connection(), ahead)
+
+    def _forget(self, partition: int) -> None:
+        self._stands_at.pop(partition, None)
+        self._unpublished.pop(partition, None)
+        self._published.pop(partition, None)
+
+    def _load(self, partition: int, row: OffsetRow) -> None:
+        """Load a partition's state unless the one in memory stands at the same offset."""
+        if self._stands_at.get(partition) == row.next_offset:
+            return
+        started = time.monotonic()
+        registry = self.registry()
+        self._reset(partition)
+        conn = self.connection()
+        folded = load_partition(conn, self.states, registry, partition, row.checkpoint_offset)
+        self._stands_at[partition] = row.next_offset
+        self._unpublished[partition] = fetch_outbox(conn, CONSUMER, partition)
+        self._published[partition] = []
+        self._batches_since[partition] = 0
+        self._checkpoint_at[partition] = time.monotonic()
+        log.info(
+            "partition_loaded",
+            partition=partition,
+            next_offset=row.next_offset,
+            facts_folded=folded,
+            seconds=round(time.monotonic() - started, 3),
+        )
+
+    def _reset(self, partition: int) -> None:
+        rows = np.flatnonzero(self._partition_of == partition)
+        self.states.put(rows, MeterStates.empty(len(rows)))
+        self._dirty[rows] = False
+
+    # -- batches -------------------------------------------------------------------------------------------------
+
+    def commit(self, topic: str, partition: int, records: Sequence[Record]) -> None:
+        """Settle records of one partition.
+
+        1. Publish what an earlier batch committed and could not publish. 2. Commit facts, state, outbox and offset in
+        one transaction. 3. Take the new state over in memory. 4. Publish.
+        """
+        del topic
+        try:
+            self._publish(partition)  # Step 1.
+            self._commit(partition, records)  # Steps 2 and 3.
+        except psycopg.Error:
+            self._stands_at.pop(partition, None)  # the commit may or may not have happened: look again
+            raise
+        self._publish(partition)  # Step 4.
+
+    def _commit(self, partition: int, records: Sequence[Record]) -> None:
+        batch = batch_from_records(records, partition)
+        if len(batch.columns["read_at"]):
+            self.days.ensure(self.connection(), days_of(batch.columns["read_at"]))
+        with self.connection().transaction():
+            row = lock_offset(self.connection(), CONSUMER, METER_READINGS, partition)
+            self._load(partition, row)
+            todo = skip_replays(row, records)
+            if not todo:
+                return
+            if len(todo) < len(records):
+                batch = batch_from_records(todo, partition)
+            after = self._write(partition, batch, todo)
+        after()
+
+    def _write(self, partition: int, batch: ReadingBatch, records: Sequence[Record]):  # noqa: ANN202
+        """Write one batch inside the transaction; return what to do in memory once it is committed."""
+        next_offset = records[-1].offset + 1
+        columns = batch.columns
+        self._keep_bad_frames(batch, partition)
+        if not len(columns["read_at"]):
+            counts = OffsetCounts()
+            key = (CONSUMER, METER_READINGS, partition)
+            advance(
+                self.connection(),
+                key,
+                next_offset=next_offset,
+                worker=self.worker,
+                counts=counts,
+                watermark_us=batch.watermark_us,
+            )
+            return lambda: self._stands_at.__setitem__(partition, next_offset)
+        registry = self.registry(int(columns["meter_no"].max()))
+        plan = plan_batch(columns, self.states, registry.meters)
+        history = fetch_history(self.connection(), plan.history_from)
+        settled = settle_batch(plan, history, self.states, registry.meters, registry.prices)
+        write_dead_letters(self.connection(), columns, settled.refused, self._describer(batch))
+        outbox = self._outgoing(settled, batch, partition, next_offset)
+        checkpoint = self._checkpoint(partition, settled)
+        published = self._published[partition]
+        ids = write_batch(
+            self.connection(),
+            (CONSUMER, METER_READINGS, partition),
+            settled,
+            readings=len(columns["read_at"]),
+            next_offset=next_offset,
+            worker=self.worker,
+            watermark_us=batch.watermark_us,
+            outbox=outbox,
+            published=published,
+            checkpoint=checkpoint,
+        )
+
+        def committed() -> None:
+            self.states.put(settled.touched, settled.states)
+            self._partition_of[settled.touched] = partition
+            self._dirty[settled.touched] = True
+            if checkpoint is not None:
+                self._dirty[checkpoint.meter_no] = False
+                self._batches_since[partition] = 0
+                self._checkpoint_at[partition] = time.monotonic()
+            self._stands_at[partition] = next_offset
+            self._published[partition] = self._published[partition][len(published) :]
+            self._unpublished[partition] += [
+                (number, next_offset, item.topic, item.payload)
+                for number, item in zip(ids, outbox, strict=True)
+            ]
+
+        return committed
+
+    def _keep_bad_frames(self, batch: ReadingBatch, partition: int) -> None:
+        for record, why in batch.bad:
+            self.connection().execute(
+                "insert into dead_letter (stage, code, detail, mqtt_topic, payload, raw_partition, raw_offset, raw_index,"
+                " received_at) values ('settle', %s, %s, '', %s, %s, %s, -1, to_timestamp(%s)) on conflict do nothing",
+                (RejectCode.BAD_FRAME.word, why, record.value, partition, record.offset, now_us() / 1e6),
+            )
+
+    def _describer(self, batch: ReadingBatch):  # noqa: ANN202
+        fetched = 0
+        registry = self.registry()
+
+        def describe(index: int) -> tuple[str, str, bytes]:
+            nonlocal fetched
+            meter_id = registry.meters.meter_id[int(batch.columns["meter_no"][index])]
+            if fetched >= RAW_FETCHES_MAX:
+                return "", meter_id, b""
+            fetched += 1
+            lineage = (int(batch.columns[name][index]) for name in ("raw_partition", "raw_offset", "raw_index"))
+            topic, payload = self.raw.fetch(*lineage)
+            return topic, meter_id, payload
+
+        return describe
+
+    def _outgoing(
+        self, settled: Settled, batch: ReadingBatch, partition: int, next_offset: int
+    ) -> list[Outgoing]:
+        assert self._charges is not None
+        items = [
+            self._charges.frame(settled, batch),
+            self._charges.receipts(settled, batch),
+            live_figures(settled, batch, partition, next_offset, now_us()),
+        ]
+        return [item for item in items if item is not None]
+
+    def _checkpoint(self, partition: int, settled: Settled) -> StateRows | None:
+        """Return the states to write when it is time: all that changed since the last checkpoint, as of this batch."""
+        self._batches_since[partition] += 1
+        due = self._batches_since[partition] >= self.settings.settle.checkpoint_batches
+        waited_s = time.monotonic() - self._checkpoint_at[partition]
+        if not due and waited_s < self.settings.settle.checkpoint_s:
+            return None
+        dirty = np.flatnonzero(self._dirty & (self._partition_of == partition))
+        rows = np.union1d(dirty, settled.touched)
+        states = self.states.take(rows)
+        states.put(np.searchsorted(rows, settled.touched), settled.states)
+        return StateRows(rows, states)
+
+    def _publish(self, partition: int) -> None:
+        """Publish what is committed; it is removed from the outbox with the next batch."""
+        waiting = self._unpublished.get(partition, [])
+        for _, next_offset, topic, payload in waiting:
+            headers = {"id": f"{CONSUMER}-{partition}-{next_offset}".encode()}
+            self.publisher.produce(self.prefix + topic, partition, payload, headers)
+        if waiting:
+            self.publisher.flush()
+            self._published[partition] += [number for number, *_ in waiting]
+            self._unpublished[partition] = []
+
+    def close(self) -> None:
+        """Give back the connections."""
+        self.raw.close()
+        if self._conn is not None:
+            self._conn.close()
+
+
+def run(settings: Settings, database: str, bootstrap_servers: str) -> None:
+    """Run one settle worker until it is told to stop."""
+    handler = SettleHandler(settings, database, bootstrap_servers)
+    consumer.run(
+        settings,
+        bootstrap_servers,
+        handler,
+        batch_max=settings.settle.batch_frames_max,
+        batch_wait_s=settings.settle.batch_wait_s,
+    )

@@ -1,0 +1,1 @@
+"""The pure core: decisions and arithmetic over columns. No input or output, no clock, no chance."""

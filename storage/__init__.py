@@ -1,0 +1,1 @@
+"""PostgreSQL and TimescaleDB: migrations, the settlement transaction, queries."""

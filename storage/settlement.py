@@ -1,0 +1,232 @@
+"""The settlement transaction: facts, state, outbox and offset of one partition's batch, together or not at all."""
+
+import datetime as dt
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import psycopg
+
+from metering.fact import FACT_COLUMNS, INT_NULLABLE, Columns
+from metering.settlement import Settled
+from metering.state import Int64Column
+from schemas.frame import ELECTRICAL
+from schemas.reject import RejectCode
+from storage.copy_binary import encode_copy
+from storage.offset import OffsetCounts, advance
+from storage.state import TIME_COLUMNS, StateRows, columns_from_fetched, fact_select, write_states
+
+INT4_COLUMNS = (
+    "meter_no",
+    "epoch",
+    "revision",
+    "quality",
+    "tariff_version",
+    "period",
+    "raw_partition",
+    "raw_index",
+    "frame_partition",
+)
+HISTORY_ROWS_MAX = 5_000_000
+
+_COPY = f"copy fact ({', '.join(FACT_COLUMNS)}) from stdin (format binary)"
+
+
+def _type_of(name: str) -> str:
+    if name in TIME_COLUMNS:
+        return "timestamptz"
+    if name in ELECTRICAL:
+        return "float4"
+    return "int4" if name in INT4_COLUMNS else "int8"
+
+
+_TYPES = [(name, _type_of(name)) for name in FACT_COLUMNS]
+
+
+class OutboxItem(Protocol):
+    """What is to be published after the commit."""
+
+    @property
+    def topic(self) -> str: ...
+    @property
+    def payload(self) -> bytes: ...
+
+
+def copy_facts(conn: psycopg.Connection, facts: Columns) -> None:
+    """Append facts; a row that is there already is an error, for the state knew that it was not."""
+    if not len(facts["meter_no"]):
+        return
+    nulls: dict[str, Any] = {name: facts[name] < 0 for name in INT_NULLABLE}
+    nulls |= {name: np.isnan(facts[name]) for name in ELECTRICAL}
+    with conn.cursor().copy(_COPY) as copy:
+        copy.write(encode_copy(facts, _TYPES, nulls))
+
+
+def days_of(end_at: Int64Column) -> set[dt.date]:
+    """Return the UTC days that instants (epoch µs) lie in."""
+    days = np.unique(end_at // 86_400_000_000).tolist()
+    return {dt.date(1970, 1, 1) + dt.timedelta(days=day) for day in days}
+
+
+def fetch_history(
+    conn: psycopg.Connection, history_from: dict[int, int]
+) -> dict[int, list[dict[str, Any]]]:
+    """Return the live facts of some meters from an instant on, with the one before it, sorted by epoch and end."""
+    if not history_from:
+        return {}
+    history: dict[int, list[dict[str, Any]]] = {number: [] for number in history_from}
+    # Per meter and epoch the live row of an instant is its highest revision; reversals (odd) are never the highest.
+    rows = conn.execute(
+        f"select {fact_select()} from unnest(%b::int4[], %b::int8[]) as wanted(meter_no, from_us)"  # noqa: S608
+        " cross join lateral (select distinct on (g.epoch, g.end_at) g.* from fact g where g.meter_no = wanted.meter_no"
+        " and g.end_at >= coalesce((select max(h.end_at) from fact h where h.meter_no = wanted.meter_no and"
+        " h.end_at < to_timestamp(0) + wanted.from_us * interval '1 microsecond'), '-infinity')"
+        " order by g.epoch, g.end_at, g.revision desc) f limit %s",
+        (list(history_from), list(history_from.values()), HISTORY_ROWS_MAX + 1),
+    ).fetchall()
+    if len(rows) > HISTORY_ROWS_MAX:
+        raise RuntimeError(f"late readings need more than {HISTORY_ROWS_MAX} settled facts at once")
+    columns = columns_from_fetched(rows)
+    for index in range(len(rows)):
+        row = {name: columns[name][index].item() for name in FACT_COLUMNS}
+        history[row["meter_no"]].append(row)
+    return history
+
+
+def write_dead_letters(
+    conn: psycopg.Connection,
+    batch: Columns,
+    refused: Sequence[tuple[int, RejectCode, str]],
+    describe: Callable[[int], tuple[str, str, bytes]],
+) -> None:
+    """Keep refused readings with their bytes; the same lineage again changes nothing.
+
+    Args:
+        conn: Inside the settlement transaction.
+        batch: The batch that `refused` names rows of.
+        refused: Row, code, detail.
+        describe: Gives MQTT topic, meter id and payload of a row.
+    """
+    if not refused:
+        return
+    rows = []
+    for index, code, detail in refused:
+        topic, meter_id, payload = describe(index)
+        rows.append(
+            (
+                code.word,
+                detail,
+                topic,
+                meter_id,
+                int(batch["boot_id"][index]),
+                int(batch["seq"][index]),
+                payload,
+                *(int(batch[name][index]) for name in ("raw_partition", "raw_offset", "raw_index")),
+                int(batch["received_at"][index]) / 1e6,
+            )
+        )
+    with conn.cursor() as cursor:
+        cursor.executemany(
+            "insert into dead_letter (stage, code, detail, mqtt_topic, meter_id, boot_id, seq, payload, raw_partition,"
+            " raw_offset, raw_index, received_at) values ('settle', %s, %s, %s, %s, %s, %s, %s, %s, %s, %s,"
+            " to_timestamp(%s)) on conflict do nothing",
+            rows,
+        )
+
+
+def write_batch(
+    conn: psycopg.Connection,
+    key: tuple[str, str, int],
+    settled: Settled,
+    *,
+    readings: int,
+    next_offset: int,
+    worker: str,
+    watermark_us: int,
+    outbox: Sequence[OutboxItem],
+    published: Sequence[int],
+    checkpoint: StateRows | None,
+) -> list[int]:
+    """Write what a batch changes, inside the caller's transaction that holds the offset row.
+
+    1. Facts. 2. State of irregular meters, or of all that changed when it is time for a checkpoint. 3. Outbox.
+    4. The offset.
+
+    Args:
+        conn: In the transaction.
+        key: Consumer, topic, partition.
+        settled: What the batch changes.
+        readings: Rows of the batch.
+        next_offset: First offset after the batch.
+        worker: Name of the owner.
+        watermark_us: Newest clock of the bridge in the batch.
+        outbox: What to publish after the commit, in order.
+        published: Outbox rows of earlier batches that have been published.
+        checkpoint: States to write for a checkpoint; None writes only irregular ones.
+
+    Returns:
+        Ids of the outbox rows.
+    """
+    copy_facts(conn, settled.facts)  # Step 1.
+    partition = key[2]
+    if checkpoint is not None:  # Step 2.
+        write_states(conn, checkpoint, partition, next_offset)
+    elif settled.irregular.any():
+        rows = np.flatnonzero(settled.irregular)
+        write_states(
+            conn, StateRows(settled.touched[rows], settled.states.take(rows)), partition, next_offset
+        )
+    ids = write_outbox(conn, key, next_offset, outbox, published)  # Step 3.
+    counts = OffsetCounts(
+        readings=readings,
+        accepted=settled.accepted,
+        duplicate=settled.duplicates,
+        late=settled.late,
+        refused=len(settled.refused),
+        refused_before=settled.refused_before,
+    )
+    advance(  # Step 4.
+        conn,
+        key,
+        next_offset=next_offset,
+        worker=worker,
+        counts=counts,
+        watermark_us=watermark_us,
+        checkpoint_offset=None if checkpoint is None else next_offset,
+    )
+    return ids
+
+
+def write_outbox(
+    conn: psycopg.Connection,
+    key: tuple[str, str, int],
+    next_offset: int,
+    items: Sequence[OutboxItem],
+    published: Sequence[int],
+) -> list[int]:
+    """Add what is to be published, and remove what has been; return the new ids."""
+    if published:
+        conn.execute("delete from outbox where outbox_id = any(%b::int8[])", (list(published),))
+    ids = []
+    for item in items:
+        row = conn.execute(
+            "insert into outbox (consumer, partition, next_offset, topic, payload) values (%s, %s, %s, %s, %b)"
+            " returning outbox_id",
+            (key[0], key[2], next_offset, item.topic, item.payload),
+        ).fetchone()
+        assert row is not None
+        ids.append(int(row[0]))
+    return ids
+
+
+def fetch_outbox(
+    conn: psycopg.Connection, consumer: str, partition: int
+) -> list[tuple[int, int, str, bytes]]:
+    """Return what a former owner committed but may not have published: id, next offset, topic, payload; oldest first."""
+    return conn.execute(
+        "select outbox_id, next_offset, topic, payload from outbox where consumer = %s and partition = %s"
+        " order by outbox_id",
+        (consumer, partition),
+    ).fetchall()
+
+

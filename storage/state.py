@@ -1,0 +1,316 @@
+"""State of meters: written at checkpoints, read as checkpoint and later facts together (design §3.4)."""
+
+import dataclasses
+import datetime as dt
+from decimal import Decimal
+from typing import Any
+
+import numpy as np
+import psycopg
+
+from metering.fact import FACT_COLUMNS, INT_NULLABLE, Columns
+from metering.pricebook import Meters
+from metering.pricing import time_of_use_tiers
+from metering.settlement import fold_facts, fold_receipts, price_facts, tariff_of
+from metering.state import NEVER, SLOTS, MeterStates
+from schemas.frame import ELECTRICAL
+from storage.registry import Registry, load_registry
+
+STATE_COLUMNS = (
+    "epoch",
+    "first_at",
+    "last_at",
+    "import_wh",
+    "export_wh",
+    "cycle_start",
+    "cycle_export_wh",
+    "boot_id",
+    "seq",
+    "seq_read_at",
+)
+TIME_COLUMNS = ("start_at", "end_at")
+FETCH_ROWS = 50_000
+
+
+def fact_select() -> str:
+    """Return the select list that gives facts as plain numbers, in the order of FACT_COLUMNS."""
+
+    def expression(name: str) -> str:
+        if name in TIME_COLUMNS:
+            return f"(extract(epoch from f.{name}) * 1000000)::bigint"
+        if name in INT_NULLABLE:
+            return f"coalesce(f.{name}, -1)"
+        if name in ELECTRICAL:
+            return f"coalesce(f.{name}, 'NaN')"
+        return f"f.{name}"
+
+    return ", ".join(expression(name) for name in FACT_COLUMNS)
+
+
+def columns_from_fetched(rows: list[tuple[Any, ...]]) -> Columns:
+    """Return fact columns of rows fetched with `fact_select`."""
+    values = list(zip(*rows, strict=True)) if rows else [()] * len(FACT_COLUMNS)
+    return {
+        name: np.array(column, np.float32 if name in ELECTRICAL else np.int64)
+        for name, column in zip(FACT_COLUMNS, values, strict=True)
+    }
+
+
+def load_partition(
+    conn: psycopg.Connection, states: MeterStates, registry: Registry, partition: int, checkpoint_offset: int
+) -> int:
+    """Load the state of a partition's meters into `states`: their rows, then the facts after those.
+
+    Args:
+        conn: Connection.
+        states: Of all meters, changed in place.
+        registry: Master data.
+        partition: Of meter.readings.
+        checkpoint_offset: All rows of this partition stand at or past it.
+
+    Returns:
+        Number of facts folded.
+    """
+    as_of = np.full(registry.meters.size, checkpoint_offset, np.int64)
+    with conn.cursor(binary=True) as cursor:
+        cursor.execute(
+            f"select meter_no, next_offset, {', '.join(STATE_COLUMNS)}, quantities_wh, seq_pending"
+            " from meter_state where partition = %s",
+            (partition,),
+        )
+        while rows := cursor.fetchmany(FETCH_ROWS):
+            at = np.array([row[0] for row in rows], np.int64)
+            as_of[at] = _put_rows(states, at, rows)
+    return _fold_later_facts(conn, states, registry, (partition, checkpoint_offset), as_of)
+
+
+def _put_rows(states: MeterStates, at: Any, rows: list[tuple[Any, ...]]) -> Any:
+    """Put fetched rows at places of `states`; return the offsets they stand at."""
+    columns = list(zip(*rows, strict=True))
+    for name, values in zip(STATE_COLUMNS, columns[2:], strict=False):
+        column = np.array(values, np.int64)
+        getattr(states, name)[at] = column.view(np.uint64) if name == "seq" else column
+    states.quantities_wh[at] = np.array(columns[-2], np.int64)
+    for place, text in zip(at.tolist(), columns[-1], strict=True):
+        states.seq_pending[place] = pending_from_text(text)
+    return np.array(columns[1], np.int64)
+
+
+def pending_from_text(text: str) -> tuple[tuple[int, int], ...] | None:
+    """Return ranges written as ``4-5,9-9``."""
+    if not text:
+        return None
+    pairs = (part.split("-") for part in text.split(","))
+    return tuple((int(low), int(high)) for low, high in pairs)
+
+
+def text_from_pending(pending: Any) -> str:
+    """Return ranges as ``4-5,9-9``."""
+    return ",".join(f"{low}-{high}" for low, high in pending or ())
+
+
+def _fold_later_facts(
+    conn: psycopg.Connection,
+    states: MeterStates,
+    registry: Registry,
+    since: tuple[int, int],
+    as_of: Any,
+) -> int:
+    folded = 0
+    with conn.transaction(), conn.cursor(name="later_facts", binary=True) as cursor:
+        cursor.execute(
+            f"select {fact_select()} from fact f where frame_partition = %s and frame_offset >= %s"  # noqa: S608
+            " order by frame_offset, meter_no, revision",
+            since,
+        )
+        while rows := cursor.fetchmany(FETCH_ROWS):
+            facts = columns_from_fetched(rows)
+            later = facts["frame_offset"] >= as_of[facts["meter_no"]]
+            facts = {name: column[later] for name, column in facts.items()}
+            fold_all(states, facts["meter_no"], facts, registry)
+            folded += int(np.count_nonzero(later))
+    return folded
+
+
+def fold_all(states: MeterStates, place: Any, facts: Columns, registry: Registry) -> None:
+    """Fold facts into the states at the given places: energies, cycles and receipts.
+
+    A row that re-enters an interval beside a late reading (revision above 0) carries the sequence number of a reading that
+    was folded before, so only first revisions tell something new of receipts.
+    """
+    if not len(facts["meter_no"]):
+        return
+    priced = {**facts, "quality": facts["quality"].copy()}
+    tariffs = tariff_of(facts, registry.meters)
+    pieces = price_facts(priced, tariffs, registry.meters, registry.prices)
+    fold_facts(states, place, facts, pieces)
+    first = facts["revision"] == 0
+    readings = {
+        "boot_id": facts["boot_id"][first],
+        "seq": facts["seq"][first].view(np.uint64),
+        "read_at": facts["end_at"][first],
+    }
+    fold_receipts(states, place[first], readings)
+
+
+@dataclasses.dataclass(frozen=True)
+class StateRows:
+    """States to be written, by meter number."""
+
+    meter_no: Any
+    states: MeterStates
+
+
+def write_states(
+    conn: psycopg.Connection, rows: StateRows, partition: int, next_offset: int
+) -> None:
+    """Write the state of some meters as of an offset of their partition."""
+    states = rows.states
+    arrays = [rows.meter_no.tolist()]
+    for name in STATE_COLUMNS:
+        column = getattr(states, name)
+        arrays.append((column.view(np.int64) if name == "seq" else column).tolist())
+    # PostgreSQL's unnest flattens arrays of arrays: quantities travel as one text literal a meter.
+    quantities = ["{" + ",".join(map(str, row)) + "}" for row in states.quantities_wh.tolist()]
+    pending = [text_from_pending(value) for value in states.seq_pending]
+    names = ", ".join(STATE_COLUMNS)
+    updates = ", ".join(f"{name} = excluded.{name}" for name in STATE_COLUMNS)
+    conn.execute(
+        f"insert into meter_state (partition, next_offset, meter_no, {names}, quantities_wh, seq_pending)"  # noqa: S608
+        " select %s, %s, u.* from (select m, "
+        + ", ".join(f"c{i}" for i in range(len(STATE_COLUMNS)))
+        + ", q::bigint[], p from unnest(%b::int4[], "
+        + ", ".join(["%b::int8[]"] * len(STATE_COLUMNS))
+        + ", %b::text[], %b::text[]) as t(m, "
+        + ", ".join(f"c{i}" for i in range(len(STATE_COLUMNS)))
+        + ", q, p)) u on conflict (meter_no) do update set partition = excluded.partition,"
+        f" next_offset = excluded.next_offset, {updates}, quantities_wh = excluded.quantities_wh,"
+        " seq_pending = excluded.seq_pending",
+        (partition, next_offset, *arrays, quantities, pending),
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class ChargeLineView:
+    """One line of a running charge as people see it."""
+
+    label: str
+    kind: str
+    quantity_kwh: Decimal
+    price: Decimal
+    amount: Decimal
+    amount_unrounded: Decimal
+
+
+@dataclasses.dataclass(frozen=True)
+class RunningChargeView:
+    """The charge of a service point's billing cycle so far."""
+
+    meter_id: str
+    service_point_id: str
+    tariff_id: str
+    currency: str
+    cycle_start: dt.datetime
+    cycle_end: dt.datetime
+    read_at: dt.datetime
+    energy_wh: int
+    lines: list[ChargeLineView]
+    total: Decimal
+    total_unrounded: Decimal
+
+
+def fetch_state(conn: psycopg.Connection, registry: Registry, meter_no: int) -> MeterStates:
+    """Return the state of one meter, shape (1,): its checkpoint and the facts after it, together."""
+    states = MeterStates.empty(1)
+    as_of = 0
+    row = conn.execute(
+        f"select meter_no, next_offset, {', '.join(STATE_COLUMNS)}, quantities_wh, seq_pending"  # noqa: S608
+        " from meter_state where meter_no = %s",
+        (meter_no,),
+    ).fetchone()
+    if row:
+        as_of = int(_put_rows(states, np.zeros(1, np.int64), [row])[0])
+    rows = conn.execute(
+        f"select {fact_select()} from fact f where meter_no = %s and frame_offset >= %s"  # noqa: S608
+        " order by frame_offset, revision",
+        (meter_no, as_of),
+    ).fetchall()
+    fold_all(states, np.zeros(len(rows), np.int64), columns_from_fetched(rows), registry)
+    return states
+
+
+def fetch_running_charge(
+    conn: psycopg.Connection, meter_id: str, registry: Registry | None = None
+) -> RunningChargeView | None:
+    """Return the running charge of the service point that a meter measures, or None without any reading.
+
+    Where several meters measured the service point in the cycle (an exchange), their quantities are added up.
+
+    Raises:
+        LookupError: No such meter.
+    """
+    registry = registry or load_registry(conn)
+    number = registry.meter_no_of(meter_id)
+    if number is None:
+        raise LookupError(f"no meter {meter_id!r}")
+    state = fetch_state(conn, registry, number)
+    if state.last_at[0] == NEVER:
+        return None
+    meters = registry.meters
+    assignment = meters.assignment_at(number, int(state.last_at[0]))
+    assert assignment is not None  # it was priced
+    cycle_start = int(state.cycle_start[0])
+    quantities = state.quantities_wh[0].copy()
+    read_at = int(state.last_at[0])
+    for other in _others(meters, number, assignment.service_point_no):
+        theirs = fetch_state(conn, registry, other)
+        if int(theirs.cycle_start[0]) == cycle_start:
+            quantities += theirs.quantities_wh[0]
+            read_at = max(read_at, int(theirs.last_at[0]))
+    tariff = registry.prices.tariffs[assignment.tariff_index]
+    line = registry.prices.timelines[assignment.tariff_index]
+    cycle = int(np.searchsorted(line.cycle_start_s, cycle_start // 1_000_000))
+    pricing = time_of_use_tiers.compile_cycle(tariff, line, cycle)
+    lines = time_of_use_tiers.charge_lines(pricing, quantities.tolist(), read_at)
+    views = [
+        ChargeLineView(
+            charge.period,
+            str(charge.kind),
+            Decimal(charge.quantity_wh) / 1000,
+            charge.price,
+            charge.amount,
+            charge.amount_unrounded,
+        )
+        for charge in lines
+    ]
+    unrounded = sum((view.amount_unrounded for view in views), Decimal(0))
+    return RunningChargeView(
+        meter_id=meter_id,
+        service_point_id=registry.service_point_id[assignment.service_point_no],
+        tariff_id=tariff.tariff_id,
+        currency=tariff.currency,
+        cycle_start=_instant(cycle_start),
+        cycle_end=_instant(int(line.cycle_end_s[cycle]) * 1_000_000),
+        read_at=_instant(read_at),
+        energy_wh=int(quantities.sum()),
+        lines=views,
+        total=tariff.round_money(unrounded),
+        total_unrounded=unrounded,
+    )
+
+
+def _others(meters: Meters, number: int, service_point_no: int) -> list[int]:
+    ours = np.flatnonzero(meters.service_point_no == service_point_no).tolist()
+    moved = [
+        meter_no
+        for meter_no, held in meters.assignments.items()
+        if any(item.service_point_no == service_point_no for item in held)
+    ]
+    return sorted({*ours, *moved} - {number, 0})
+
+
+def _instant(at_us: int) -> dt.datetime:
+    return dt.datetime.fromtimestamp(at_us // 1_000_000, dt.UTC) + dt.timedelta(microseconds=at_us % 1_000_000)
+
+
+assert SLOTS == 16  # `quantities_wh` of meter_state holds that many
