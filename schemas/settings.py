@@ -1,0 +1,243 @@
+"""Settings: one typed model; defaults, then a TOML file, then environment, then flags. An unknown key is an error."""
+
+import dataclasses
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+
+ENV_PREFIX = "GRIDTALLY_"
+FILE_NAME = "gridtally.toml"
+DATA_DIR_DEFAULT = Path("gridtally-data")
+
+Port = Annotated[int, Field(ge=1, le=65535)]
+
+
+class SettingsError(ValueError):
+    """A setting is unknown or has a bad value; the message names it and where it came from."""
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class MqttSettings(_Section):
+    """The MQTT broker and how the bridge reads it."""
+
+    url: str | None = Field(None, pattern=r"^mqtts?://[^/:]+(:\d+)?$", description="none: start the embedded broker")
+    username: str | None = None
+    password: SecretStr | None = None
+    password_file: Path | None = None
+    client_id: str = Field("gridtally-bridge", pattern=r"^[A-Za-z0-9_-]{1,64}$")
+    topic_filters: list[str] = [
+        "gridtally/v1/meters/+/readings",
+        "gridtally/v1/meters/+/events",
+        "gridtally/v1/gateways/+/readings",
+    ]
+    window: int = Field(20_000, ge=1, le=60_000, description="messages taken and not yet acknowledged")
+    fast_path: bool = Field(True, description="read packets ourselves; needs the pinned paho")
+
+
+class KafkaSettings(_Section):
+    """The Kafka cluster and our topics on it."""
+
+    bootstrap_servers: str | None = Field(None, description="none: start the embedded broker")
+    topic_prefix: str = Field("", pattern=r"^[A-Za-z0-9._-]{0,32}$")
+    partitions: int = Field(4, ge=1, le=256)
+    replication_factor: int = Field(1, ge=1, le=5)
+    retention_days: int = Field(30, ge=1)
+
+
+class DatabaseSettings(_Section):
+    """PostgreSQL, with or without TimescaleDB."""
+
+    dsn: SecretStr | None = Field(None, description="none: start the embedded server")
+    dsn_file: Path | None = None
+
+
+class BridgeSettings(_Section):
+    """How the bridge makes raw frames."""
+
+    batch_messages_max: int = Field(2000, ge=1, le=10_000)
+    batch_wait_s: float = Field(0.02, gt=0, le=1)
+    heartbeat_s: float = Field(5.0, gt=0, le=60)
+
+
+class ValidateSettings(_Section):
+    """How the validate agent takes raw frames."""
+
+    batch_frames_max: int = Field(32, ge=1, le=500)
+    batch_wait_s: float = Field(0.005, gt=0, le=1)
+    future_max_s: int = Field(900, ge=0)
+    past_max_days: int = Field(400, ge=1, le=700)
+
+
+class SettleSettings(_Section):
+    """How the settle agent takes frames and writes its state."""
+
+    batch_frames_max: int = Field(64, ge=1, le=500)
+    batch_wait_s: float = Field(0.01, gt=0, le=1)
+    checkpoint_batches: int = Field(500, ge=1, description="1: state is written in every transaction")
+    checkpoint_s: float = Field(15.0, gt=0)
+
+
+class DetectSettings(_Section):
+    """Thresholds of the detectors."""
+
+    silent_intervals: int = Field(3, ge=1)
+    tamper_clear_s: int = Field(3600, ge=1)
+    checkpoint_s: float = Field(2.0, gt=0)
+
+
+class ConsoleSettings(_Section):
+    """Where the console listens."""
+
+    host: str = "127.0.0.1"
+    port: Port = 8780
+
+
+class MetricsSettings(_Section):
+    """Where processes show their metrics, on loopback."""
+
+    port_base: Port = 9780
+
+
+class Settings(_Section):
+    """Everything that can be set."""
+
+    data_dir: Path = DATA_DIR_DEFAULT
+    mqtt: MqttSettings = MqttSettings()
+    kafka: KafkaSettings = KafkaSettings()
+    database: DatabaseSettings = DatabaseSettings()
+    bridge: BridgeSettings = BridgeSettings()
+    validate_: ValidateSettings = Field(ValidateSettings(), alias="validate")
+    settle: SettleSettings = SettleSettings()
+    detect: DetectSettings = DetectSettings()
+    console: ConsoleSettings = ConsoleSettings()
+    metrics: MetricsSettings = MetricsSettings()
+
+    @property
+    def run_dir(self) -> Path:
+        """Return where running processes leave their addresses."""
+        return self.data_dir / "run"
+
+
+@dataclasses.dataclass(frozen=True)
+class Loaded:
+    """Settings with where each value that is not a default came from, by dotted name."""
+
+    settings: Settings
+    origins: dict[str, str]
+
+
+def load_settings(
+    *,
+    data_dir: Path | None = None,
+    config: Path | None = None,
+    flags: Mapping[str, Any] | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> Loaded:
+    """Return the settings in force.
+
+    Args:
+        data_dir: From the flag ``--data-dir``.
+        config: A TOML file; by default ``gridtally.toml`` in the data directory, if it is there.
+        flags: Values of further flags, by dotted name.
+        environment: Of the process; ``GRIDTALLY_MQTT__URL`` sets ``mqtt.url``.
+
+    Raises:
+        SettingsError: A key is unknown, a value is bad, or a file cannot be read.
+    """
+    environment = os.environ if environment is None else environment
+    env = _environment_values(environment)
+    directory = data_dir or Path(env.get("data_dir", DATA_DIR_DEFAULT))
+    values: dict[str, Any] = {}
+    origins: dict[str, str] = {}
+    for origin, layer in (
+        *_file_layer(config, directory),
+        *(((ENV_PREFIX + name.replace(".", "__").upper()), {name: env[name]}) for name in sorted(env)),
+        ("flag", dict(flags or {})),
+        ("flag --data-dir" if data_dir else "default", {"data_dir": directory}),
+    ):
+        for name, value in layer.items():
+            _put(values, name, value)
+            origins[name] = origin
+    if origins["data_dir"] == "default" and "data_dir" in env:
+        origins["data_dir"] = f"{ENV_PREFIX}DATA_DIR"
+    _read_secrets(values)
+    try:
+        return Loaded(Settings.model_validate(values), origins)
+    except ValidationError as error:
+        raise SettingsError(_explain(error, origins)) from None
+
+
+def _environment_values(environment: Mapping[str, str]) -> dict[str, str]:
+    return {
+        name[len(ENV_PREFIX) :].lower().replace("__", "."): value
+        for name, value in environment.items()
+        if name.startswith(ENV_PREFIX)
+    }
+
+
+def _file_layer(config: Path | None, directory: Path) -> list[tuple[str, dict[str, Any]]]:
+    path = config or directory / FILE_NAME
+    if config is None and not path.exists():
+        return []
+    try:
+        with path.open("rb") as file:
+            return [(str(path), _flatten(tomllib.load(file)))]
+    except (OSError, tomllib.TOMLDecodeError) as error:
+        raise SettingsError(f"{path}: {error}") from None
+
+
+def _flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in tree.items():
+        if isinstance(value, Mapping):
+            flat |= _flatten(value, f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = value
+    return flat
+
+
+def _put(values: dict[str, Any], name: str, value: Any) -> None:
+    *sections, last = name.split(".")
+    for section in sections:
+        values = values.setdefault(section, {})
+        if not isinstance(values, dict):
+            raise SettingsError(f"{name}: {section} is a value, not a section")
+    if last == "topic_filters" and isinstance(value, str):
+        value = value.split(",")
+    values[last] = value
+
+
+def _read_secrets(values: dict[str, Any]) -> None:
+    for section, name in (("mqtt", "password"), ("database", "dsn")):
+        part = values.get(section, {})
+        path = part.get(f"{name}_file")
+        if path and name not in part:
+            try:
+                part[name] = Path(path).read_text("utf-8").strip()
+            except OSError as error:
+                raise SettingsError(f"{section}.{name}_file: {error}") from None
+
+
+def _explain(error: ValidationError, origins: Mapping[str, str]) -> str:
+    lines = []
+    for item in error.errors(include_url=False, include_input=False):
+        name = ".".join(map(str, item["loc"]))
+        what = "unknown setting" if item["type"] == "extra_forbidden" else item["msg"]
+        lines.append(f"{name} (from {origins.get(name, 'default')}): {what}")
+    return "\n".join(lines)
+
+
+def describe(loaded: Loaded) -> list[tuple[str, str, str]]:
+    """Return name, value and origin of every setting; secrets are hidden."""
+    rows = []
+    for name, value in _flatten(loaded.settings.model_dump(by_alias=True)).items():
+        shown = "********" if isinstance(value, SecretStr) else str(value)
+        rows.append((name, "" if value is None else shown, loaded.origins.get(name, "default")))
+    return rows
