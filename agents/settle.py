@@ -12,6 +12,7 @@ import psycopg
 from agents import consumer
 from agents.consumer import Record
 from agents.frames import ReadingBatch, batch_from_records
+from agents.outbox import Outbox
 from agents.outgoing import Charges, Outgoing, live_figures
 from agents.publisher import Publisher
 from agents.raw_record import RawMessages
@@ -25,7 +26,7 @@ from schemas.topic import METER_READINGS
 from storage.offset import OffsetCounts, OffsetRow, advance, lock_offset, skip_replays
 from storage.partition import DailyPartitions
 from storage.registry import Registry, load_registry, refresh_registry
-from storage.settlement import days_of, fetch_history, fetch_outbox, write_batch, write_dead_letters
+from storage.settlement import days_of, fetch_history, write_batch, write_dead_letters
 from storage.state import StateRows, load_partition
 
 CONSUMER = "settle"
@@ -61,8 +62,7 @@ class SettleHandler:
         self._charges: Charges | None = None
         self._stands_at: dict[int, int] = {}
         """Offset that the state in memory stands at, by partition; absent means it must be loaded."""
-        self._unpublished: dict[int, list[tuple[int, int, str, bytes]]] = {}
-        self._published: dict[int, list[int]] = {}
+        self._outbox = Outbox(CONSUMER, self.publisher, self.prefix)
         self._dirty = np.zeros(0, np.bool_)
         self._partition_of = np.zeros(0, np.int64)
         self._batches_since: dict[int, int] = {}
@@ -127,8 +127,7 @@ class SettleHandler:
 
     def _forget(self, partition: int) -> None:
         self._stands_at.pop(partition, None)
-        self._unpublished.pop(partition, None)
-        self._published.pop(partition, None)
+        self._outbox.forget(partition)
 
     def _load(self, partition: int, row: OffsetRow) -> None:
         """Load a partition's state unless the one in memory stands at the same offset."""
@@ -140,8 +139,7 @@ class SettleHandler:
         conn = self.connection()
         folded = load_partition(conn, self.states, registry, partition, row.checkpoint_offset)
         self._stands_at[partition] = row.next_offset
-        self._unpublished[partition] = fetch_outbox(conn, CONSUMER, partition)
-        self._published[partition] = []
+        self._outbox.load(conn, partition)
         self._batches_since[partition] = 0
         self._checkpoint_at[partition] = time.monotonic()
         log.info(
@@ -167,12 +165,12 @@ class SettleHandler:
         """
         del topic
         try:
-            self._publish(partition)  # Step 1.
+            self._outbox.publish(partition)  # Step 1.
             self._commit(partition, records)  # Steps 2 and 3.
         except psycopg.Error:
             self._stands_at.pop(partition, None)  # the commit may or may not have happened: look again
             raise
-        self._publish(partition)  # Step 4.
+        self._outbox.publish(partition)  # Step 4.
 
     def _commit(self, partition: int, records: Sequence[Record]) -> None:
         batch = batch_from_records(records, partition)
@@ -213,7 +211,7 @@ class SettleHandler:
         write_dead_letters(self.connection(), columns, settled.refused, self._describer(batch))
         outbox = self._outgoing(settled, batch, partition, next_offset)
         checkpoint = self._checkpoint(partition, settled)
-        published = self._published[partition]
+        published = self._outbox.published(partition)
         ids = write_batch(
             self.connection(),
             (CONSUMER, METER_READINGS, partition),
@@ -236,11 +234,7 @@ class SettleHandler:
                 self._batches_since[partition] = 0
                 self._checkpoint_at[partition] = time.monotonic()
             self._stands_at[partition] = next_offset
-            self._published[partition] = self._published[partition][len(published) :]
-            self._unpublished[partition] += [
-                (number, next_offset, item.topic, item.payload)
-                for number, item in zip(ids, outbox, strict=True)
-            ]
+            self._outbox.committed(partition, next_offset, ids, outbox, len(published))
 
         return committed
 
@@ -291,17 +285,6 @@ class SettleHandler:
         states = self.states.take(rows)
         states.put(np.searchsorted(rows, settled.touched), settled.states)
         return StateRows(rows, states)
-
-    def _publish(self, partition: int) -> None:
-        """Publish what is committed; it is removed from the outbox with the next batch."""
-        waiting = self._unpublished.get(partition, [])
-        for _, next_offset, topic, payload in waiting:
-            headers = {"id": f"{CONSUMER}-{partition}-{next_offset}".encode()}
-            self.publisher.produce(self.prefix + topic, partition, payload, headers)
-        if waiting:
-            self.publisher.flush()
-            self._published[partition] += [number for number, *_ in waiting]
-            self._unpublished[partition] = []
 
     def close(self) -> None:
         """Give back the connections."""

@@ -64,6 +64,8 @@ class BridgeSettings(_Section):
     batch_messages_max: int = Field(2000, ge=1, le=10_000)
     batch_wait_s: float = Field(0.02, gt=0, le=1)
     heartbeat_s: float = Field(5.0, gt=0, le=60)
+    receipts: bool = Field(True, description="of several bridges one publishes receipts")
+    receipts_wait_s: float = Field(0.5, gt=0, le=10)
 
 
 class ValidateSettings(_Section):

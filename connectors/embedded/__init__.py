@@ -1,0 +1,1 @@
+"""Real components that pip brings: an MQTT broker, Apache Kafka, PostgreSQL, each started on loopback (design §3.11)."""

@@ -1,0 +1,3 @@
+"""The command `gridtally`."""
+
+__version__ = "0.1.0"

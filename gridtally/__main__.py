@@ -1,0 +1,5 @@
+"""``python -m gridtally``."""
+
+from gridtally.cli import main
+
+main()

@@ -1,0 +1,111 @@
+"""Alarms: one per (subject, kind), every transition kept (ISA-18.2 life-cycle; design §3.10)."""
+
+import dataclasses
+import datetime as dt
+import json
+from typing import Any
+
+import psycopg
+
+SYSTEM = "gridtally"
+ALARMS_LISTED_MAX = 1000
+
+
+@dataclasses.dataclass(frozen=True)
+class AlarmChange:
+    """One alarm after a change, as it is published."""
+
+    alarm_id: int
+    subject: str
+    kind: str
+    priority: int
+    state: str
+    detail: str
+    raised_at: dt.datetime
+    cleared_at: dt.datetime | None
+
+    def to_json(self) -> bytes:
+        """Return the record of ``grid.alarms``."""
+        return json.dumps(dataclasses.asdict(self), default=lambda moment: moment.isoformat()).encode()
+
+
+_COLUMNS = "alarm_id, subject, kind, priority, state, detail, raised_at, cleared_at"
+
+
+def raise_alarm(
+    conn: psycopg.Connection, subject: str, kind: str, *, priority: int, detail: str, at: dt.datetime
+) -> AlarmChange | None:
+    """Raise an alarm; one that is active already only counts the occurrence and returns None.
+
+    Args:
+        conn: In a transaction.
+        subject: Meter or other thing that it is about.
+        kind: ``silent``, ``tamper``, ...
+        priority: 1 (highest) to 4.
+        detail: What people read.
+        at: When it happened.
+    """
+    row = conn.execute(
+        "insert into alarm (subject, kind, priority, state, detail, raised_at, last_at)"
+        " values (%s, %s, %s, 'unacknowledged', %s, %s, %s) on conflict (subject, kind) where cleared_at is null"
+        f" do nothing returning {_COLUMNS}",  # noqa: S608
+        (subject, kind, priority, detail, at, at),
+    ).fetchone()
+    if row is None:
+        conn.execute(
+            "update alarm set occurrences = occurrences + 1, last_at = greatest(last_at, %s), detail = %s"
+            " where subject = %s and kind = %s and cleared_at is null",
+            (at, detail, subject, kind),
+        )
+        return None
+    _note(conn, row[0], None, "unacknowledged", at, detail)
+    return AlarmChange(*row)
+
+
+def clear_alarm(
+    conn: psycopg.Connection, subject: str, kind: str, at: dt.datetime, why: str
+) -> AlarmChange | None:
+    """Clear an active alarm: one nobody acknowledged stays in the list as returned. None when there is none."""
+    before = conn.execute(
+        "select alarm_id, state from alarm where subject = %s and kind = %s and cleared_at is null for update",
+        (subject, kind),
+    ).fetchone()
+    if before is None:
+        return None
+    state = "cleared" if before[1] == "acknowledged" else "returned"
+    row = conn.execute(
+        f"update alarm set state = %s, cleared_at = %s where alarm_id = %s returning {_COLUMNS}",  # noqa: S608
+        (state, at, before[0]),
+    ).fetchone()
+    assert row is not None
+    _note(conn, before[0], before[1], state, at, why)
+    return AlarmChange(*row)
+
+
+def _note(
+    conn: psycopg.Connection, alarm_id: int, before: str | None, after: str, at: dt.datetime, why: str
+) -> None:
+    conn.execute(
+        "insert into alarm_transition (alarm_id, from_state, to_state, at, who, why) values (%s, %s, %s, %s, %s, %s)",
+        (alarm_id, before, after, at, SYSTEM, why),
+    )
+
+
+def fetch_active(conn: psycopg.Connection, kind: str) -> list[tuple[str, dt.datetime]]:
+    """Return subject and time of the last occurrence of the active alarms of a kind."""
+    return conn.execute(
+        "select subject, last_at from alarm where kind = %s and cleared_at is null", (kind,)
+    ).fetchall()
+
+
+def fetch_alarms(
+    conn: psycopg.Connection, *, active: bool | None = None, limit: int = 200
+) -> list[dict[str, Any]]:
+    """Return alarms, active ones first, then the newest."""
+    where = "" if active is None else f"where cleared_at is {'null' if active else 'not null'}"
+    with conn.cursor(row_factory=psycopg.rows.dict_row) as cursor:
+        return cursor.execute(
+            f"select {_COLUMNS}, last_at, occurrences from alarm {where}"  # noqa: S608
+            " order by cleared_at is not null, priority, raised_at desc limit %s",
+            (min(limit, ALARMS_LISTED_MAX),),
+        ).fetchall()
