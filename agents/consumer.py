@@ -25,6 +25,7 @@ from psycopg import Error as DatabaseError
 
 from agents.publisher import PublishError
 from monitoring.log import get_logger
+from monitoring.metrics import BATCH_SECONDS, BATCHES, MESSAGES, RETRIES, Health, serve_metrics
 from schemas.settings import Settings
 from storage.offset import GapError
 
@@ -34,6 +35,7 @@ RETRY_WAIT_MAX_S = 5.0
 SESSION_TIMEOUT_S = 6.0
 HEARTBEAT_S = 1.0
 REBALANCE_TIMEOUT_S = 10.0
+TURN_S = 5.0
 
 log = get_logger("agents.consumer")
 
@@ -75,8 +77,9 @@ def _halt(event: str, error: BaseException) -> None:
 class _Runner:
     """Runs the handler's calls in one thread, and repeats them while the world refuses."""
 
-    def __init__(self, handler: Handler) -> None:
+    def __init__(self, handler: Handler, health: Health) -> None:
         self.handler = handler
+        self.health = health
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix=handler.consumer)
 
     async def call(self, function: Any, *args: Any) -> Any:
@@ -84,9 +87,13 @@ class _Runner:
         loop = asyncio.get_running_loop()
         for attempt in itertools.count():
             try:
-                return await loop.run_in_executor(self._thread, function, *args)
+                done = await loop.run_in_executor(self._thread, function, *args)
+                self.health.ready = True
+                return done
             except (DatabaseError, PublishError, OSError) as error:
                 wait_s = min(RETRY_WAIT_S * 2 ** min(attempt, 10), RETRY_WAIT_MAX_S)
+                RETRIES.labels(self.handler.consumer).inc()
+                self.health.ready = False
                 log.warning("batch_retried", error=str(error)[:300], attempt=attempt, wait_s=wait_s)
                 await asyncio.sleep(wait_s)
             except asyncio.CancelledError:
@@ -152,15 +159,27 @@ def add_agent(app: faust.App, runner: _Runner, batch_max: int, batch_wait_s: flo
         value_serializer="raw",
     )
 
+    consumer = runner.handler.consumer
+    seconds, batches = BATCH_SECONDS.labels(consumer), BATCHES.labels(consumer)
+    taken = MESSAGES.labels(consumer, "taken")
+
     async def consume(stream: faust.StreamT[bytes]) -> None:
         """1. Take records. 2. Commit each partition's in one transaction. 3. Only then acknowledge."""
         async for batch in stream.noack_take(batch_max, within=batch_wait_s):  # Step 1.
             for tp, records in by_partition(batch).items():
-                await runner.call(runner.handler.commit, tp.topic, tp.partition, records)  # Step 2.
+                with seconds.time():
+                    await runner.call(runner.handler.commit, tp.topic, tp.partition, records)  # Step 2.
+                batches.inc()
+                taken.inc(len(records))
             for event in batch:
                 event.ack()  # Step 3.
 
-    app.agent(topic, name=f"{runner.handler.consumer}-agent")(consume)
+    app.agent(topic, name=f"{consumer}-agent")(consume)
+
+    @app.timer(TURN_S)
+    async def turn() -> None:
+        """Show that the loop turns."""
+        runner.health.turned()
 
 
 def by_partition(batch: Sequence[Any]) -> dict[TP, list[Record]]:
@@ -180,12 +199,14 @@ def run(
     *,
     batch_max: int,
     batch_wait_s: float,
+    name: str,
 ) -> None:
     """Run one worker until it is told to stop (SIGTERM, SIGINT)."""
-    runner = _Runner(handler)
+    health = serve_metrics(name, settings.run_dir, settings.metrics.port_base)
+    runner = _Runner(handler, health)
     app = build_app(settings, bootstrap_servers, runner)
     add_agent(app, runner, batch_max, batch_wait_s)
-    worker = faust.Worker(app, loglevel="WARN", redirect_stdouts=False)
+    worker = faust.Worker(app, loglevel="WARN", redirect_stdouts=False, override_logging=False)
     try:
         worker.execute_from_commandline()
     finally:

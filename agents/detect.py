@@ -301,7 +301,7 @@ def _instant(at_us: int) -> dt.datetime:
     return dt.datetime(1970, 1, 1, tzinfo=dt.UTC) + dt.timedelta(microseconds=at_us)
 
 
-def run(settings: Settings, database: str, bootstrap_servers: str) -> None:
+def run(settings: Settings, database: str, bootstrap_servers: str, name: str = CONSUMER) -> None:
     """Run one detect worker until it is told to stop."""
     handler = DetectHandler(settings, database, bootstrap_servers)
     consumer.run(
@@ -310,4 +310,5 @@ def run(settings: Settings, database: str, bootstrap_servers: str) -> None:
         handler,
         batch_max=settings.validate_.batch_frames_max,
         batch_wait_s=settings.validate_.batch_wait_s,
+        name=name,
     )

@@ -208,7 +208,7 @@ class SettleHandler:
         plan = plan_batch(columns, self.states, registry.meters)
         history = fetch_history(self.connection(), plan.history_from)
         settled = settle_batch(plan, history, self.states, registry.meters, registry.prices)
-        write_dead_letters(self.connection(), columns, settled.refused, self._describer(batch))
+        refused = write_dead_letters(self.connection(), columns, settled.refused, self._describer(batch))
         outbox = self._outgoing(settled, batch, partition, next_offset)
         checkpoint = self._checkpoint(partition, settled)
         published = self._outbox.published(partition)
@@ -223,6 +223,7 @@ class SettleHandler:
             outbox=outbox,
             published=published,
             checkpoint=checkpoint,
+            refused=refused,
         )
 
         def committed() -> None:
@@ -293,7 +294,7 @@ class SettleHandler:
             self._conn.close()
 
 
-def run(settings: Settings, database: str, bootstrap_servers: str) -> None:
+def run(settings: Settings, database: str, bootstrap_servers: str, name: str = CONSUMER) -> None:
     """Run one settle worker until it is told to stop."""
     handler = SettleHandler(settings, database, bootstrap_servers)
     consumer.run(
@@ -302,4 +303,5 @@ def run(settings: Settings, database: str, bootstrap_servers: str) -> None:
         handler,
         batch_max=settings.settle.batch_frames_max,
         batch_wait_s=settings.settle.batch_wait_s,
+        name=name,
     )

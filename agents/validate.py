@@ -514,7 +514,7 @@ class ValidateHandler:
 _EMPTY_READINGS = pa.RecordBatch.from_pylist([], schema=READINGS_SCHEMA)
 
 
-def run(settings: Settings, database: str, bootstrap_servers: str) -> None:
+def run(settings: Settings, database: str, bootstrap_servers: str, name: str = CONSUMER) -> None:
     """Run one validate worker until it is told to stop."""
     handler = ValidateHandler(settings, database, bootstrap_servers)
     consumer.run(
@@ -523,4 +523,5 @@ def run(settings: Settings, database: str, bootstrap_servers: str) -> None:
         handler,
         batch_max=settings.validate_.batch_frames_max,
         batch_wait_s=settings.validate_.batch_wait_s,
+        name=name,
     )

@@ -207,6 +207,12 @@ class Supervisor:
         path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
         return ProcessSpec(name, command, ready, environment={"PYTHONPATH": path}, prepare=prepare)
 
+    def add(self, spec: ProcessSpec) -> None:
+        """Keep one more process running, beside the workers."""
+        child = _Child(spec)
+        self._workers.append(child)
+        self._spawn(child)
+
     # -- running -------------------------------------------------------------------------------------------------
 
     def run(self) -> None:

@@ -4,7 +4,7 @@ import datetime as dt
 import json
 import logging
 import sys
-from typing import Any
+from typing import Any, TextIO
 
 
 class EventLogger:
@@ -50,9 +50,9 @@ class _JsonFormatter(logging.Formatter):
         return json.dumps(line, default=str, ensure_ascii=False)
 
 
-def set_up_logging(level: int = logging.INFO) -> None:
-    """Send all logs of this process to stderr as JSON lines."""
-    handler = logging.StreamHandler(sys.stderr)
+def set_up_logging(level: int = logging.INFO, stream: TextIO | None = None) -> None:
+    """Send all logs of this process to stderr, or another stream, as JSON lines."""
+    handler = logging.StreamHandler(stream or sys.stderr)
     handler.setFormatter(_JsonFormatter())
     root = logging.getLogger()
     root.handlers[:] = [handler]

@@ -91,7 +91,7 @@ class DetectSettings(_Section):
 
     silent_intervals: int = Field(3, ge=1)
     tamper_clear_s: int = Field(3600, ge=1)
-    checkpoint_s: float = Field(2.0, gt=0)
+    checkpoint_s: float = Field(5.0, gt=0)
 
 
 class ConsoleSettings(_Section):

@@ -13,6 +13,7 @@ from zoneinfo import ZoneInfo
 import numpy as np
 import psycopg
 import yaml
+from psycopg.pq import TransactionStatus
 
 from metering.calendar import compile_timeline
 from metering.pricebook import FAR_FUTURE_US, Assignment, Meters, PriceBook
@@ -67,9 +68,11 @@ def refresh_registry(conn: psycopg.Connection, registry: Registry) -> Registry:
 
 
 def load_registry(conn: psycopg.Connection) -> Registry:
-    """Return all master data, read in one snapshot."""
+    """Return all master data, read in one snapshot: our own, or the one that the caller's transaction already has."""
+    is_outermost = conn.info.transaction_status == TransactionStatus.IDLE
     with conn.transaction():
-        conn.execute("set transaction isolation level repeatable read read only")
+        if is_outermost:
+            conn.execute("set transaction isolation level repeatable read read only")
         version = fetch_version(conn)
         tariff_index, prices = _load_prices(conn)
         rows = conn.execute(

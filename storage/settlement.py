@@ -98,8 +98,8 @@ def write_dead_letters(
     batch: Columns,
     refused: Sequence[tuple[int, RejectCode, str]],
     describe: Callable[[int], tuple[str, str, bytes]],
-) -> None:
-    """Keep refused readings with their bytes; the same lineage again changes nothing.
+) -> int:
+    """Keep refused readings with their bytes; return how many are new: the same lineage again changes nothing.
 
     Args:
         conn: Inside the settlement transaction.
@@ -108,7 +108,7 @@ def write_dead_letters(
         describe: Gives MQTT topic, meter id and payload of a row.
     """
     if not refused:
-        return
+        return 0
     rows = []
     for index, code, detail in refused:
         topic, meter_id, payload = describe(index)
@@ -132,6 +132,7 @@ def write_dead_letters(
             " to_timestamp(%s)) on conflict do nothing",
             rows,
         )
+        return cursor.rowcount
 
 
 def write_batch(
@@ -146,6 +147,7 @@ def write_batch(
     outbox: Sequence[OutboxItem],
     published: Sequence[int],
     checkpoint: StateRows | None,
+    refused: int,
 ) -> list[int]:
     """Write what a batch changes, inside the caller's transaction that holds the offset row.
 
@@ -163,6 +165,7 @@ def write_batch(
         outbox: What to publish after the commit, in order.
         published: Outbox rows of earlier batches that have been published.
         checkpoint: States to write for a checkpoint; None writes only irregular ones.
+        refused: Dead letters written; what settlement refused beyond them was kept before, and counts as duplicate.
 
     Returns:
         Ids of the outbox rows.
@@ -180,9 +183,9 @@ def write_batch(
     counts = OffsetCounts(
         readings=readings,
         accepted=settled.accepted,
-        duplicate=settled.duplicates,
+        duplicate=settled.duplicates + len(settled.refused) - refused,
         late=settled.late,
-        refused=len(settled.refused),
+        refused=refused,
         refused_before=settled.refused_before,
     )
     advance(  # Step 4.

@@ -1,0 +1,1 @@
+"""The web console: live page, a meter's page, REST."""

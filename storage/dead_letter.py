@@ -1,0 +1,61 @@
+"""Dead letters: what was refused, with its bytes, for people to see and to replay."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import psycopg
+from psycopg.rows import dict_row
+
+_COLUMNS = (
+    "dead_letter_id, stage, code, detail, mqtt_topic, meter_id, boot_id, seq, raw_partition, raw_offset, raw_index,"
+    " received_at, state, changed_at"
+)
+REPLAYED_MAX = 10_000
+
+
+def fetch_dead_letters(
+    conn: psycopg.Connection, *, limit: int, code: str | None = None, before_id: int | None = None
+) -> list[dict[str, Any]]:
+    """Return dead letters without their bytes, newest first."""
+    with conn.cursor(row_factory=dict_row) as cursor:
+        return cursor.execute(
+            f"select {_COLUMNS}, length(payload) as payload_bytes from dead_letter"  # noqa: S608
+            " where (%(code)s::text is null or code = %(code)s)"
+            " and (%(before)s::bigint is null or dead_letter_id < %(before)s)"
+            " order by dead_letter_id desc limit %(limit)s",
+            {"code": code, "before": before_id, "limit": limit},
+        ).fetchall()
+
+
+def fetch_dead_letter(conn: psycopg.Connection, dead_letter_id: int) -> dict[str, Any] | None:
+    """Return one dead letter with its bytes, or None."""
+    with conn.cursor(row_factory=dict_row) as cursor:
+        return cursor.execute(
+            f"select {_COLUMNS}, payload from dead_letter where dead_letter_id = %s",  # noqa: S608
+            (dead_letter_id,),
+        ).fetchone()
+
+
+def count_dead_letters(conn: psycopg.Connection) -> list[tuple[str, str, int]]:
+    """Return stage, code and number of the new dead letters."""
+    return conn.execute(
+        "select stage, code, count(*) from dead_letter where state = 'new' group by 1, 2 order by 3 desc"
+    ).fetchall()
+
+
+def lock_replayable(
+    conn: psycopg.Connection, ids: Sequence[int], code: str | None
+) -> list[tuple[int, str, bytes]]:
+    """Return id, MQTT topic and bytes of new dead letters that have both, locked; at most REPLAYED_MAX."""
+    return conn.execute(
+        "select dead_letter_id, mqtt_topic, payload from dead_letter where state = 'new' and mqtt_topic <> ''"
+        " and length(payload) > 0 and (dead_letter_id = any(%s) or code = %s) order by dead_letter_id limit %s for update",
+        (list(ids), code, REPLAYED_MAX),
+    ).fetchall()
+
+
+def mark_replayed(conn: psycopg.Connection, ids: Sequence[int]) -> None:
+    """Note that dead letters went through the path again; they are kept."""
+    conn.execute(
+        "update dead_letter set state = 'replayed', changed_at = now() where dead_letter_id = any(%s)", (list(ids),)
+    )
