@@ -15,7 +15,7 @@ from agents.frames import ReadingBatch, batch_from_records
 from agents.outbox import Outbox
 from agents.outgoing import Charges, Outgoing, live_figures
 from agents.publisher import Publisher
-from agents.raw_record import RawMessages
+from storage.raw_record import RawMessages
 from metering.settlement import Settled, plan_batch, settle_batch
 from metering.state import MeterStates
 from monitoring.clock import now_us

@@ -15,7 +15,7 @@ import pyarrow as pa
 from agents import consumer
 from agents.consumer import Record
 from agents.publisher import Publisher
-from agents.raw_record import ELEMENTS_PER_MESSAGE
+from storage.raw_record import ELEMENTS_PER_MESSAGE
 from metering.fact import Columns
 from metering.receipt import extend_receipt
 from metering.validation import refusals

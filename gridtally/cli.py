@@ -116,7 +116,7 @@ def demo(
 @app.command()
 def status(data_dir: DataDir = None, as_json: AsJson = False) -> None:
     """Show addresses and processes. Exit code 3 when nothing runs. Example: gridtally status --json"""
-    from connectors.supervisor import read_status
+    from monitoring.status import read_status
 
     state: dict[str, Any] = read_status(settings_of(data_dir).settings)
     alive = any(row["state"] != "stopped" for row in state["processes"])

@@ -135,10 +135,9 @@ def _state(conn: psycopg.Connection) -> CheckResult:
         row[0]
         for row in _rows(
             conn,
-            f"select distinct meter_no from fact order by md5(meter_no::text) limit {REFOLD_METERS_MAX}",  # noqa: S608
+            "select meter_no from meter m where exists (select from fact f where f.meter_no = m.meter_no)"  # noqa: S608
+            f" order by md5(meter_no::text) limit {REFOLD_METERS_MAX}",
         )
-    ] if registry.meters.size <= 50_000 else [
-        row[0] for row in _rows(conn, f"select meter_no from meter_state limit {REFOLD_METERS_MAX}")  # noqa: S608
     ]
     findings = []
     for number in numbers:

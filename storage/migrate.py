@@ -77,6 +77,7 @@ def _use_timescaledb(conn: psycopg.Connection) -> None:
 
 
 def _recreate_fact_as_hypertable(conn: psycopg.Connection) -> None:
+    conn.execute("drop view load_quarter")
     conn.execute("alter table fact rename to fact_native")
     conn.execute("create table fact (like fact_native including defaults including constraints)")
     conn.execute("drop table fact_native")
@@ -88,5 +89,12 @@ def _recreate_fact_as_hypertable(conn: psycopg.Connection) -> None:
         "alter table fact set (timescaledb.enable_columnstore, timescaledb.segmentby = '',"
         " timescaledb.orderby = 'meter_no, end_at, revision')",
         "call add_columnstore_policy('fact', after => interval '35 days')",
+        "create materialized view load_quarter with (timescaledb.continuous, timescaledb.materialized_only = false) as"
+        " select time_bucket('15 minutes', end_at, \"offset\" => interval '1 microsecond') as quarter,"
+        " sum(energy_wh)::bigint as energy_wh, sum(export_energy_wh)::bigint as export_energy_wh,"
+        " count(*) filter (where revision % 2 = 0) as readings"
+        " from fact where quality & 16 = 0 and start_at < end_at group by 1 with no data",
+        "select add_continuous_aggregate_policy('load_quarter', start_offset => interval '40 days',"
+        " end_offset => interval '1 hour', schedule_interval => interval '15 minutes')",
     ):
         conn.execute(sql.SQL(statement))
