@@ -83,3 +83,11 @@ def extract(jar: Path, members: dict[str, str], directory: Path) -> None:
     with zipfile.ZipFile(jar) as archive:
         for member, name in members.items():
             (directory / name).write_bytes(archive.read(member))
+
+
+def _show(number: int, count: int, name: str) -> None:
+    print(f"  {number:2} of {count}  {name}", flush=True)  # noqa: T201
+
+
+if __name__ == "__main__":
+    fetch_jars(Path(__file__).parent / "kafka_jars.txt", _show)
