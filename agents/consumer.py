@@ -27,7 +27,6 @@ from agents.publisher import PublishError
 from monitoring.log import get_logger
 from monitoring.metrics import BATCH_SECONDS, BATCHES, MESSAGES, RETRIES, Health, serve_metrics
 from schemas.settings import Settings
-from storage.offset import GapError
 
 EXIT_TEMPORARY = 75
 RETRY_WAIT_S = 0.2
@@ -165,7 +164,7 @@ def add_agent(app: faust.App, runner: _Runner, batch_max: int, batch_wait_s: flo
 
     async def consume(stream: faust.StreamT[bytes]) -> None:
         """1. Take records. 2. Commit each partition's in one transaction. 3. Only then acknowledge."""
-        async for batch in stream.noack_take(batch_max, within=batch_wait_s):  # Step 1.
+        async for batch in stream.noack_take(batch_max, within=batch_wait_s):  # type: ignore[attr-defined]  # Step 1.
             for tp, records in by_partition(batch).items():
                 with seconds.time():
                     await runner.call(runner.handler.commit, tp.topic, tp.partition, records)  # Step 2.

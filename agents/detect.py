@@ -44,7 +44,7 @@ class DetectHandler:
         """Connect at the first assignment."""
         self.settings = settings
         self.prefix = settings.kafka.topic_prefix
-        self.topics = (self.prefix + METER_READINGS, self.prefix + METER_EVENTS)
+        self.topics: tuple[str, ...] = (self.prefix + METER_READINGS, self.prefix + METER_EVENTS)
         self.database = database
         self.worker = f"{socket.gethostname()}-{os.getpid()}-{int(time.time())}"
         self.publisher = Publisher(bootstrap_servers)

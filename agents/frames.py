@@ -11,11 +11,7 @@ from agents.consumer import Record
 from metering.fact import Columns
 from schemas.frame import ELECTRICAL, READINGS_SCHEMA, FrameError, decode_readings, watermark_of
 
-_PLAIN = [
-    field.name
-    for field in READINGS_SCHEMA
-    if field.name not in (*ELECTRICAL, "gateway_id", "seq")
-]
+_PLAIN = [field.name for field in READINGS_SCHEMA if field.name not in (*ELECTRICAL, "gateway_id", "seq")]
 
 
 @dataclasses.dataclass

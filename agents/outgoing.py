@@ -115,9 +115,7 @@ def _newest_power_w(settled: Settled) -> Int64Column:
     return power_w
 
 
-def live_figures(
-    settled: Settled, batch: ReadingBatch, partition: int, next_offset: int, now_us: int
-) -> Outgoing:
+def live_figures(settled: Settled, batch: ReadingBatch, partition: int, next_offset: int, now_us: int) -> Outgoing:
     """Return the figures of a batch for the live page."""
     delay_us = now_us - batch.columns["received_at"]
     figures = {

@@ -31,13 +31,9 @@ class Publisher:
         )
         self._failed: KafkaError | None = None
 
-    def produce(
-        self, topic: str, partition: int, value: bytes, headers: dict[str, Any] | None = None
-    ) -> None:
+    def produce(self, topic: str, partition: int, value: bytes, headers: dict[str, Any] | None = None) -> None:
         """Queue one record; delivery is known after `flush`."""
-        self._producer.produce(
-            topic, value, partition=partition, headers=headers, on_delivery=self._delivered
-        )
+        self._producer.produce(topic, value, partition=partition, headers=headers, on_delivery=self._delivered)
         self._producer.poll(0)
 
     def _delivered(self, error: KafkaError | None, _message: Message) -> None:

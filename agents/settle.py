@@ -4,7 +4,7 @@ import datetime as dt
 import os
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import psycopg
@@ -15,7 +15,6 @@ from agents.frames import ReadingBatch, batch_from_records
 from agents.outbox import Outbox
 from agents.outgoing import Charges, Outgoing, live_figures
 from agents.publisher import Publisher
-from storage.raw_record import RawMessages
 from metering.settlement import Settled, plan_batch, settle_batch
 from metering.state import MeterStates
 from monitoring.clock import now_us
@@ -25,8 +24,9 @@ from schemas.settings import Settings
 from schemas.topic import METER_READINGS
 from storage.offset import OffsetCounts, OffsetRow, advance, lock_offset, skip_replays
 from storage.partition import DailyPartitions
+from storage.raw_record import RawMessages
 from storage.registry import Registry, load_registry, refresh_registry
-from storage.settlement import days_of, fetch_history, write_batch, write_dead_letters
+from storage.settlement import BatchDone, days_of, fetch_history, write_batch, write_dead_letters
 from storage.state import StateRows, load_partition
 
 CONSUMER = "settle"
@@ -49,7 +49,7 @@ class SettleHandler:
         """Connect at the first assignment."""
         self.settings = settings
         self.prefix = settings.kafka.topic_prefix
-        self.topics = (self.prefix + METER_READINGS,)
+        self.topics: tuple[str, ...] = (self.prefix + METER_READINGS,)
         self.database = database
         self.worker = f"{socket.gethostname()}-{os.getpid()}-{int(time.time())}"
         self.publisher = Publisher(bootstrap_servers)
@@ -187,7 +187,7 @@ class SettleHandler:
             after = self._write(partition, batch, todo)
         after()
 
-    def _write(self, partition: int, batch: ReadingBatch, records: Sequence[Record]):  # noqa: ANN202
+    def _write(self, partition: int, batch: ReadingBatch, records: Sequence[Record]) -> Callable[[], None]:
         """Write one batch inside the transaction; return what to do in memory once it is committed."""
         next_offset = records[-1].offset + 1
         columns = batch.columns
@@ -212,19 +212,15 @@ class SettleHandler:
         outbox = self._outgoing(settled, batch, partition, next_offset)
         checkpoint = self._checkpoint(partition, settled)
         published = self._outbox.published(partition)
-        ids = write_batch(
-            self.connection(),
+        done = BatchDone(
             (CONSUMER, METER_READINGS, partition),
-            settled,
             readings=len(columns["read_at"]),
+            refused=refused,
             next_offset=next_offset,
             worker=self.worker,
             watermark_us=batch.watermark_us,
-            outbox=outbox,
-            published=published,
-            checkpoint=checkpoint,
-            refused=refused,
         )
+        ids = write_batch(self.connection(), done, settled, outbox=outbox, published=published, checkpoint=checkpoint)
 
         def committed() -> None:
             self.states.put(settled.touched, settled.states)
@@ -247,7 +243,7 @@ class SettleHandler:
                 (RejectCode.BAD_FRAME.word, why, record.value, partition, record.offset, now_us() / 1e6),
             )
 
-    def _describer(self, batch: ReadingBatch):  # noqa: ANN202
+    def _describer(self, batch: ReadingBatch) -> Callable[[int], tuple[str, str, bytes]]:
         fetched = 0
         registry = self.registry()
 
@@ -263,9 +259,7 @@ class SettleHandler:
 
         return describe
 
-    def _outgoing(
-        self, settled: Settled, batch: ReadingBatch, partition: int, next_offset: int
-    ) -> list[Outgoing]:
+    def _outgoing(self, settled: Settled, batch: ReadingBatch, partition: int, next_offset: int) -> list[Outgoing]:
         assert self._charges is not None
         items = [
             self._charges.frame(settled, batch),

@@ -15,7 +15,6 @@ import pyarrow as pa
 from agents import consumer
 from agents.consumer import Record
 from agents.publisher import Publisher
-from storage.raw_record import ELEMENTS_PER_MESSAGE
 from metering.fact import Columns
 from metering.receipt import extend_receipt
 from metering.validation import refusals
@@ -46,6 +45,7 @@ from schemas.reject import RejectCode
 from schemas.settings import Settings, ValidateSettings
 from schemas.topic import METER_EVENTS, METER_RAW, METER_READINGS, METER_RECEIPTS, Source, source_of
 from storage.offset import OffsetCounts, advance, fetch_next_offsets, lock_offset, skip_replays
+from storage.raw_record import ELEMENTS_PER_MESSAGE
 from storage.registry import Registry, load_registry, refresh_registry
 from storage.state import pending_from_text, text_from_pending
 
@@ -83,9 +83,7 @@ class Validated:
 
     readings: list[Taken] = dataclasses.field(default_factory=list)
     events: list[Taken] = dataclasses.field(default_factory=list)
-    refused: list[tuple[Lineage, Refusal, int | None, str | None]] = dataclasses.field(
-        default_factory=list
-    )
+    refused: list[tuple[Lineage, Refusal, int | None, str | None]] = dataclasses.field(default_factory=list)
     """Lineage, refusal, number of the meter if it is known, gateway."""
     watermark_us: int = 0
     messages: int = 0
@@ -249,7 +247,7 @@ class ValidateHandler:
         self.settings = settings
         self.limits: ValidateSettings = settings.validate_
         self.prefix = settings.kafka.topic_prefix
-        self.topics = (self.prefix + METER_RAW,)
+        self.topics: tuple[str, ...] = (self.prefix + METER_RAW,)
         self.database = database
         self.worker = f"{socket.gethostname()}-{os.getpid()}-{int(time.time())}"
         self.publisher = Publisher(bootstrap_servers)
@@ -393,7 +391,7 @@ class ValidateHandler:
         for lineage, refusal, number, gateway_id in out.refused:
             if number is None or refusal.seq is None:
                 continue
-            row = {field.name: None if field.nullable else 0 for field in READINGS_SCHEMA}
+            row: dict[str, Any] = {field.name: None if field.nullable else 0 for field in READINGS_SCHEMA}
             row |= {
                 "meter_no": number,
                 "seq": refusal.seq,
@@ -407,10 +405,7 @@ class ValidateHandler:
                 "received_at": lineage.received_at,
             }
             parts.setdefault(self._target(number), []).append(row)
-        return [
-            (target, pa.RecordBatch.from_pylist(rows, schema=READINGS_SCHEMA))
-            for target, rows in parts.items()
-        ]
+        return [(target, pa.RecordBatch.from_pylist(rows, schema=READINGS_SCHEMA)) for target, rows in parts.items()]
 
     def _event_frames(self, out: Validated) -> list[tuple[str, int, bytes]]:
         parts: dict[int, list[dict[str, Any]]] = {}
@@ -477,9 +472,7 @@ class ValidateHandler:
             return None
         return encode_frame(pa.RecordBatch.from_pylist(rows, schema=RECEIPTS_SCHEMA))
 
-    def _receipt_one(
-        self, meter_id: str, items: list[tuple[Lineage, Refusal, str | None]]
-    ) -> dict[str, Any]:
+    def _receipt_one(self, meter_id: str, items: list[tuple[Lineage, Refusal, str | None]]) -> dict[str, Any]:
         conn = self.connection()
         boot_id = max(refusal.boot_id for _, refusal, _ in items)
         seqs = [refusal.seq for _, refusal, _ in items if refusal.boot_id == boot_id and refusal.seq is not None]

@@ -80,7 +80,9 @@ class Bridge(MqttLink):
         self._places: dict[bytes, tuple[str, int]] = {}
         self._heartbeat_at = 0.0
         self._failed = ""
-        self._count = {name: MESSAGES.labels("bridge", name) for name in ("received", "repeated", "acknowledged", "failed")}
+        self._count = {
+            name: MESSAGES.labels("bridge", name) for name in ("received", "repeated", "acknowledged", "failed")
+        }
         self._frames = BATCHES.labels("bridge")
         self._depth = QUEUE_DEPTH.labels("bridge_in_flight")
         self._is_connected = CONNECTED.labels("mqtt")

@@ -194,7 +194,7 @@ class MqttLink(Client):
     def _message(self, _client: Any, _data: Any, message: MQTTMessage) -> None:
         flags = FLAG_DUP * message.dup | FLAG_RETAINED * message.retain
         topic = message.topic.encode(errors="surrogateescape")
-        self.received(topic, message.payload, message.mid if message.qos else 0, flags, now_us())
+        self.received(topic, bytes(message.payload), message.mid if message.qos else 0, flags, now_us())
 
     # -- reading -------------------------------------------------------------------------------------------------
 

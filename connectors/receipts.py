@@ -137,7 +137,7 @@ class ReceiptsThread(threading.Thread):
         while (left_s := deadline - time.monotonic()) > 0 and len(frames) < FRAMES_MAX and not self._halt.is_set():
             self._link.poll(0)
             messages = self._consumer.consume(FRAMES_MAX - len(frames), min(left_s, 0.2))
-            frames += [message.value() for message in messages if not message.error() and message.value()]
+            frames += [value for message in messages if not message.error() and (value := message.value())]
         return frames
 
     def _publish(self, newest: dict[str, tuple[str | None, Receipt]]) -> bool:

@@ -262,7 +262,9 @@ class Simulator:
 
     # -- running -------------------------------------------------------------------------------------------------
 
-    def run(self, keep_on: Callable[[], bool], progress: Callable[[dict[str, Any]], None], *, once: bool = False) -> bool:
+    def run(
+        self, keep_on: Callable[[], bool], progress: Callable[[dict[str, Any]], None], *, once: bool = False
+    ) -> bool:
         """Send history until it is receipted, then live readings, until `keep_on` says no."""
         self.begin()
         self._hear_retained()
@@ -401,7 +403,12 @@ class Simulator:
         if "opened" in self._events_sent or time.time() < at_s:
             return
         self._events_sent.add("opened")
-        event = {"seq": int(at_s) - self.utility.origin_s, "at": int(at_s), "code": "cover_open", "detail": "terminal cover"}
+        event = {
+            "seq": int(at_s) - self.utility.origin_s,
+            "at": int(at_s),
+            "code": "cover_open",
+            "detail": "terminal cover",
+        }
         meter_id = self.utility.ids[self.utility.bad["opened"]]
         self.sender.publish_later(f"{MQTT_ROOT}/meters/{meter_id}/events", json.dumps(event).encode())
 
@@ -416,7 +423,9 @@ class Simulator:
             seqs = range(first, min(int(self.sent[number]) + 1, first + LIVE_ARRAY_MAX))
             self.sender.wait_for_room()
             elements = [self.element(number, seq, named=False, live=False) for seq in seqs]
-            self.sender.publish_later(f"{MQTT_ROOT}/meters/{self.utility.ids[number]}/readings", array_payload(elements))
+            self.sender.publish_later(
+                f"{MQTT_ROOT}/meters/{self.utility.ids[number]}/readings", array_payload(elements)
+            )
 
     def close(self) -> None:
         """Hand over what is queued and disconnect."""

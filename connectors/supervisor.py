@@ -183,7 +183,7 @@ class Supervisor:
         return [*WORKERS, *more]
 
     def _worker_spec(self, name: str) -> ProcessSpec:
-        role = name.split("-")[0]
+        role = name.split("-", maxsplit=1)[0]
         words = [role] if role in ("bridge", "console") else ["worker", role]
         command = [sys.executable, "-m", "gridtally", *words, "--data-dir", str(self.data_dir)]
         if self.config:

@@ -68,9 +68,7 @@ class Console:
         """Give a connection for one request; a database that is away is answered with 503."""
         options = f"-c statement_timeout={REQUEST_TIMEOUT_MS} -c default_transaction_read_only=on"
         try:
-            with psycopg.connect(
-                self.addresses.database, autocommit=True, options=options, connect_timeout=5
-            ) as conn:
+            with psycopg.connect(self.addresses.database, autocommit=True, options=options, connect_timeout=5) as conn:
                 yield conn
         except psycopg.OperationalError as error:
             log.warning("database_away", error=str(error)[:200])
@@ -294,7 +292,9 @@ def _add_rest(app: FastAPI, console: Console) -> None:
         ]
 
     @app.get("/api/v1/alarms", summary="Alarms, active ones first")
-    def get_alarms(active: bool | None = None, limit: Annotated[int, Query(ge=1, le=1000)] = 200) -> list[dict[str, Any]]:
+    def get_alarms(
+        *, active: bool | None = None, limit: Annotated[int, Query(ge=1, le=1000)] = 200
+    ) -> list[dict[str, Any]]:
         with console.database() as conn:
             return fetch_alarms(conn, active=active, limit=limit)
 

@@ -148,7 +148,9 @@ def _missing_bands(frame: _Frame, spans: Sequence[tuple[dt.datetime, dt.datetime
             parts.append(f'<rect class="q-m" x="{x1:.1f}" y="{TOP}" width="{x2 - x1:.1f}" height="{height}"/>')
             if x2 - x1 > 40:
                 middle = (x1 + x2) / 2
-                parts.append(f'<text class="q-mt" x="{middle:.1f}" y="{TOP + 14}" text-anchor="middle">{escape(word)}</text>')
+                parts.append(
+                    f'<text class="q-mt" x="{middle:.1f}" y="{TOP + 14}" text-anchor="middle">{escape(word)}</text>'
+                )
         edge = max(edge, end)
     return parts
 
@@ -170,8 +172,10 @@ def meter_chart(
     top = nice_ceiling(max((bar.watts / 1000 for bar in bars), default=0.0))
     frame = _Frame(width, height, start, end, top, STRIP + 4)
     parts = [
-        '<defs><pattern id="hatch" width="6" height="6" patternUnits="userSpaceOnUse" patternTransform="rotate(45)">'
-        '<rect class="hatchbg" width="6" height="6"/><line class="hatchline" x1="0" y1="0" x2="0" y2="6"/></pattern></defs>'
+        (
+            '<defs><pattern id="hatch" width="6" height="6" patternUnits="userSpaceOnUse" patternTransform="rotate(45)">'
+            '<rect class="hatchbg" width="6" height="6"/><line class="hatchline" x1="0" y1="0" x2="0" y2="6"/></pattern></defs>'
+        )
     ]
     parts += _missing_bands(frame, [(bar.start, bar.end) for bar in bars], missing)
     parts += _axes(frame, "kW", zone, hours)
@@ -186,7 +190,9 @@ def meter_chart(
         )
     for span in strip:
         x1, x2 = frame.x(span.start), frame.x(span.end)
-        parts.append(f'<rect class="t{span.place}" x="{x1:.1f}" y="{frame.base + 4}" width="{x2 - x1:.1f}" height="{STRIP}"/>')
+        parts.append(
+            f'<rect class="t{span.place}" x="{x1:.1f}" y="{frame.base + 4}" width="{x2 - x1:.1f}" height="{STRIP}"/>'
+        )
         if x2 - x1 > 24:
             middle = (x1 + x2) / 2
             parts.append(

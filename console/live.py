@@ -83,8 +83,9 @@ class LiveFeed(threading.Thread):
                 rendered = 0.0
                 while not self._halt.is_set():
                     for message in consumer.consume(RECORDS_MAX, 0.1):
-                        if not message.error():
-                            self._take(message.topic().removeprefix(self._settings.kafka.topic_prefix), message.value())
+                        topic, value = message.topic(), message.value()
+                        if not message.error() and topic and value:
+                            self._take(topic.removeprefix(self._settings.kafka.topic_prefix), value)
                     now = time.monotonic()
                     if now - self._database_at > DATABASE_EVERY_S:
                         self._read_database(conn)
@@ -182,7 +183,14 @@ class LiveFeed(threading.Thread):
                 "readings_total": self._overview["readings"],
                 "dead_letters": self._overview["dead_letters"],
                 "top": [
-                    {"id": meter_id, "w": row[1], "at": row[0] // 1000, "wh": row[2], "money": row[3], "currency": row[4]}
+                    {
+                        "id": meter_id,
+                        "w": row[1],
+                        "at": row[0] // 1000,
+                        "wh": row[2],
+                        "money": row[3],
+                        "currency": row[4],
+                    }
                     for meter_id, row in top
                 ],
                 "alarms": [

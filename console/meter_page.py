@@ -145,9 +145,7 @@ def _bar(row: dict[str, Any], zone: dt.tzinfo, words: dict[str, str]) -> Bar | N
     return Bar(row["start_at"], row["end_at"], watts, quality, title)
 
 
-def _strip(
-    tariff: Tariff, line: Timeline, span: tuple[dt.datetime, dt.datetime], words: dict[str, str]
-) -> list[Span]:
+def _strip(tariff: Tariff, line: Timeline, span: tuple[dt.datetime, dt.datetime], words: dict[str, str]) -> list[Span]:
     low, high = (int(moment.timestamp()) for moment in span)
     first = max(int(np.searchsorted(line.start_s, low, side="right")) - 1, 0)
     last = int(np.searchsorted(line.start_s, high))

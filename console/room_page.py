@@ -18,9 +18,7 @@ ALARMS_SHOWN = 30
 LETTERS_SHOWN = 6
 
 
-def room_page(
-    conn: psycopg.Connection, snapshot: tuple[int, str], words: dict[str, str], now: int
-) -> dict[str, Any]:
+def room_page(conn: psycopg.Connection, snapshot: tuple[int, str], words: dict[str, str], now: int) -> dict[str, Any]:
     """Return the values of the page's template."""
     end = dt.datetime.fromtimestamp(now / 1e6, dt.UTC)
     figures = json.loads(snapshot[1])

@@ -1,5 +1,6 @@
 """The command line. Exit codes: 0 done; 1 a check failed or nothing was found; 2 wrong usage or settings; 3 not running or
-unreachable; 75 a temporary failure; 130 interrupted."""
+unreachable; 75 a temporary failure; 130 interrupted.
+"""
 
 import json
 import sys
@@ -217,9 +218,7 @@ def replay(
     loaded = settings_of(data_dir, config)
     addresses = running(loaded)
     try:
-        code = run_replay(
-            loaded.settings, addresses, file, speed=speed, limit_days=limit_days, shift_days=shift_days
-        )
+        code = run_replay(loaded.settings, addresses, file, speed=speed, limit_days=limit_days, shift_days=shift_days)
     except ReplayError as error:
         fail(str(error), EXIT_FAILED)
     raise typer.Exit(code)
@@ -283,7 +282,8 @@ def import_meters_command(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only check.")] = False,
 ) -> None:
     """Import meters from a CSV file, all of it or nothing. meter_id is required; optional are service_point_id,
-    parent_id, tariff_id, rated_power_w, register_modulus_wh, interval_s, installed_on."""
+    parent_id, tariff_id, rated_power_w, register_modulus_wh, interval_s, installed_on.
+    """
     from storage.registry import import_meters
 
     with connect(settings_of(data_dir, config)) as conn:
@@ -330,8 +330,10 @@ def letters_list(
         return
     for row in rows:
         where = f"{row['raw_partition']}/{row['raw_offset']}/{row['raw_index']}"
-        print(f"{row['dead_letter_id']:8} {row['received_at']:%Y-%m-%d %H:%M:%S} {row['stage']:9} {row['code']:22}"
-              f" {row['meter_id'] or '-':20} {where:16} {row['state']:9} {row['detail'][:80]}")
+        print(
+            f"{row['dead_letter_id']:8} {row['received_at']:%Y-%m-%d %H:%M:%S} {row['stage']:9} {row['code']:22}"
+            f" {row['meter_id'] or '-':20} {where:16} {row['state']:9} {row['detail'][:80]}"
+        )
 
 
 @letters_app.command("show")

@@ -164,9 +164,7 @@ def split_energy_columns(
     pieces = [
         (row, segment, piece_wh)
         for row in np.flatnonzero(~whole).tolist()
-        for segment, piece_wh in split_energy(
-            timeline, int(start_us[row]), int(end_us[row]), int(energy_wh[row])
-        )
+        for segment, piece_wh in split_energy(timeline, int(start_us[row]), int(end_us[row]), int(energy_wh[row]))
     ]
     row, segment, piece_wh = (np.array(column, np.int64) for column in zip(*pieces, strict=True))
     row = np.concatenate([rows, row])

@@ -114,9 +114,7 @@ class MeterLedger:
         after = chain[place]
         parts = split_fact(reading, after, int(self.meters.modulus_wh[self.meter_no]))
         if parts is None:
-            start_wh = (after["import_wh"] - after["energy_wh"]) % int(
-                self.meters.modulus_wh[self.meter_no]
-            )
+            start_wh = (after["import_wh"] - after["energy_wh"]) % int(self.meters.modulus_wh[self.meter_no])
             detail = (
                 f"late register {reading['import_wh']} Wh lies outside its neighbours'"
                 f" {start_wh} to {after['import_wh']} Wh"
@@ -162,12 +160,8 @@ def split_fact(reading: Row, after: Row, modulus_wh: int) -> tuple[Row, Row] | N
     """Return the two facts that a late reading makes of a settled one, or None where the registers contradict it."""
     late = int(Quality.LATE)
     is_opening = after["quality"] & Quality.OPENING
-    total_wh = (
-        (after["import_wh"] - reading["import_wh"]) if is_opening else after["energy_wh"]
-    )
-    start_wh = (
-        reading["import_wh"] if is_opening else (after["import_wh"] - after["energy_wh"]) % modulus_wh
-    )
+    total_wh = (after["import_wh"] - reading["import_wh"]) if is_opening else after["energy_wh"]
+    start_wh = reading["import_wh"] if is_opening else (after["import_wh"] - after["energy_wh"]) % modulus_wh
     first_wh = (reading["import_wh"] - start_wh) % modulus_wh
     if not 0 <= first_wh <= total_wh:
         return None

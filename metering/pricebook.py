@@ -79,7 +79,4 @@ class PriceBook:
     @cached_property
     def bounds_us(self) -> list[tuple[int, int]]:
         """Return the first and the last instant that each tariff can price, epoch µs."""
-        return [
-            (int(line.start_s[0]) * 1_000_000, int(line.cycle_end_s[-1]) * 1_000_000)
-            for line in self.timelines
-        ]
+        return [(int(line.start_s[0]) * 1_000_000, int(line.cycle_end_s[-1]) * 1_000_000) for line in self.timelines]

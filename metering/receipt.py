@@ -12,9 +12,7 @@ PENDING_RANGES_MAX = 16
 """Ranges kept beyond holes for one meter; beyond it the highest are forgotten, and the meter sends them again."""
 
 
-def extend_receipt(
-    covered: int, pending: Iterable[Range], seqs: Iterable[int]
-) -> tuple[int, tuple[Range, ...]]:
+def extend_receipt(covered: int, pending: Iterable[Range], seqs: Iterable[int]) -> tuple[int, tuple[Range, ...]]:
     """Return how far everything is covered now, and the ranges that still wait beyond a hole.
 
     Args:

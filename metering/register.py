@@ -9,9 +9,7 @@ ROLLOVER_MARGIN = 2
 """A rollover may advance by this many times what the rated power allows: short overloads are real."""
 
 
-def advance_wh(
-    previous_wh: Int64Column, current_wh: Int64Column, modulus_wh: Int64Column
-) -> Int64Column:
+def advance_wh(previous_wh: Int64Column, current_wh: Int64Column, modulus_wh: Int64Column) -> Int64Column:
     """Return how far each register advanced, in Wh, taking a fall for a rollover.
 
     Args:

@@ -94,9 +94,7 @@ def plan_batch(batch: Columns, states: MeterStates, meters: Meters) -> Plan:
     regular = read_at > start_at
     regular &= batch["import_wh"][order] >= previous_wh
     export_wh = batch["export_wh"][order]
-    regular &= (export_wh >= previous_export_wh) & ((export_wh < 0) == (previous_export_wh < 0)) | (
-        start_at == NEVER
-    )
+    regular &= (export_wh >= previous_export_wh) & ((export_wh < 0) == (previous_export_wh < 0)) | (start_at == NEVER)
     regular &= ~meters.irregular[meter_no]
     regular &= _is_priced(meter_no, np.where(start_at == NEVER, read_at, start_at), read_at, meters)
     slow_meter = np.zeros(meters.size, np.bool_)
@@ -115,9 +113,7 @@ def _first_in_group(sorted_values: NDArray[np.generic]) -> BoolColumn:
     return first
 
 
-def _previous(
-    batch: Columns, order: Int64Column, states: MeterStates
-) -> tuple[Int64Column, Int64Column, Int64Column]:
+def _previous(batch: Columns, order: Int64Column, states: MeterStates) -> tuple[Int64Column, Int64Column, Int64Column]:
     """Return instant, import and export register before each reading: of its neighbour or of the meter's state."""
     meter_no = batch["meter_no"][order]
     first = _first_in_group(meter_no)
@@ -135,9 +131,7 @@ def _previous(
     )
 
 
-def _is_priced(
-    meter_no: Int64Column, start_at: Int64Column, end_at: Int64Column, meters: Meters
-) -> BoolColumn:
+def _is_priced(meter_no: Int64Column, start_at: Int64Column, end_at: Int64Column, meters: Meters) -> BoolColumn:
     return (start_at >= meters.start_us[meter_no]) & (end_at < meters.end_us[meter_no])
 
 
@@ -268,9 +262,7 @@ def tariff_of(facts: Columns, meters: Meters) -> Int64Column:
     return tariff_index
 
 
-def price_facts(
-    facts: Columns, tariff_index: Int64Column, meters: Meters, prices: PriceBook
-) -> Pieces:
+def price_facts(facts: Columns, tariff_index: Int64Column, meters: Meters, prices: PriceBook) -> Pieces:
     """Set period, tariff version and quality of facts, and return their energy by price bucket."""
     parts = []
     straddling = np.zeros(len(tariff_index), np.bool_)
@@ -303,9 +295,7 @@ def _shape_flags(facts: Columns, straddling: BoolColumn, meters: Meters) -> Int6
     mean_w = np.abs(facts["energy_wh"]) * 3600 // np.maximum(duration_us // 1_000_000, 1)
     is_high = (rated_w > 0) & (mean_w > rated_w) & (duration_us > 0)
     return (
-        straddling * np.int64(Quality.STRADDLING)
-        | is_long * np.int64(Quality.LONG)
-        | is_high * np.int64(Quality.HIGH)
+        straddling * np.int64(Quality.STRADDLING) | is_long * np.int64(Quality.LONG) | is_high * np.int64(Quality.HIGH)
     )
 
 
@@ -336,9 +326,7 @@ def fold_facts(states: MeterStates, place: Int64Column, facts: Columns, pieces: 
     np.minimum.at(first_at, place, end_at)
     seen = first_at != np.iinfo(np.int64).max
     fresh = states.first_at == NEVER
-    states.first_at[seen] = np.where(
-        fresh[seen], first_at[seen], np.minimum(first_at[seen], states.first_at[seen])
-    )
+    states.first_at[seen] = np.where(fresh[seen], first_at[seen], np.minimum(first_at[seen], states.first_at[seen]))
     _fold_pieces(states, place, facts, pieces)
 
 
@@ -396,9 +384,7 @@ def fold_receipts(states: MeterStates, place: Int64Column, rows: Columns) -> Int
     return np.flatnonzero(odd)
 
 
-def _fold_receipts_slowly(
-    states: MeterStates, at: Int64Column, order: Int64Column, rows: Columns
-) -> None:
+def _fold_receipts_slowly(states: MeterStates, at: Int64Column, order: Int64Column, rows: Columns) -> None:
     groups: dict[int, list[int]] = {}
     for place, row in zip(at.tolist(), order.tolist(), strict=True):
         groups.setdefault(place, []).append(row)

@@ -131,6 +131,15 @@ class Tariff:
         return amount.quantize(Decimal(1).scaleb(-self.digits), ROUND_HALF_UP)
 
 
+def _decimal_of(value: Any) -> Decimal | None:
+    """Return a finite decimal written as text with at most PRICE_DIGITS_MAX places, or None."""
+    try:
+        number = Decimal(value) if isinstance(value, str) else Decimal("NaN")
+    except InvalidOperation:
+        return None
+    return number if number.is_finite() and -int(number.as_tuple().exponent) <= PRICE_DIGITS_MAX else None
+
+
 class _Reader:
     """Reads a document and collects its faults with their places."""
 
@@ -163,13 +172,8 @@ class _Reader:
         return default
 
     def decimal(self, value: Any, place: str) -> Decimal:
-        try:
-            if not isinstance(value, str):
-                raise InvalidOperation
-            number = Decimal(value)
-            if not number.is_finite() or -int(number.as_tuple().exponent) > PRICE_DIGITS_MAX:
-                raise InvalidOperation
-        except InvalidOperation:
+        number = _decimal_of(value)
+        if number is None:
             self.fault(place, f'{value!r} is not a decimal in quotes, such as "0.6089"')
             return Decimal(0)
         return number

@@ -36,14 +36,10 @@ def refuse_out_of_range(readings: Columns, modulus_wh: Int64Column) -> NDArray[n
     return refused
 
 
-def refusals(
-    readings: Columns, modulus_wh: Int64Column, future_max_s: int, past_max_days: int
-) -> NDArray[np.int16]:
+def refusals(readings: Columns, modulus_wh: Int64Column, future_max_s: int, past_max_days: int) -> NDArray[np.int16]:
     """Return the code of the first check that refuses each reading, or 0."""
     code = np.zeros(len(readings["read_at"]), np.int16)
     code[refuse_out_of_range(readings, modulus_wh)] = RejectCode.OUT_OF_RANGE
-    late = refuse_impossible_time(
-        readings["read_at"], readings["received_at"], future_max_s, past_max_days
-    )
+    late = refuse_impossible_time(readings["read_at"], readings["received_at"], future_max_s, past_max_days)
     code[late] = RejectCode.IMPOSSIBLE_TIME
     return code

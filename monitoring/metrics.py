@@ -96,7 +96,7 @@ def serve_metrics(name: str, run_dir: Path, port_base: int) -> Health:
     The port is `port_base` + the process's place in PROCESSES, or a free one when that is taken.
     """
     health = Health()
-    role = name.split("-")[0]
+    role = name.split("-", maxsplit=1)[0]
     port = port_base + (PROCESSES.index(role) if role in PROCESSES else len(PROCESSES))
     handler = _handler_class(health)
     try:

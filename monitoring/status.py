@@ -18,7 +18,8 @@ def read_status(settings: Settings) -> dict[str, Any]:
     if not alive:
         processes = [{**row, "pid": None, "state": "stopped"} for row in processes]
     metrics = {
-        path.stem.removeprefix("metrics-"): _read_json(path).get("url") for path in sorted(run_dir.glob("metrics-*.json"))
+        path.stem.removeprefix("metrics-"): _read_json(path).get("url")
+        for path in sorted(run_dir.glob("metrics-*.json"))
     }
     given = {"mqtt": settings.mqtt.url, "kafka": settings.kafka.bootstrap_servers}
     names = ("mqtt", "kafka", "database", "console")

@@ -46,7 +46,7 @@ def resolve_addresses(settings: Settings) -> Addresses:
         raise AddressesError(
             f"no address of {', '.join(missing)}: start `gridtally up --data-dir {settings.data_dir}`, or set it"
         )
-    return Addresses(**found)
+    return Addresses(**{name: str(value) for name, value in found.items()})
 
 
 def write_addresses(settings: Settings, addresses: Addresses) -> None:

@@ -137,9 +137,7 @@ def _bad_count(count: int, payload: bytes) -> Refusal:
     return Refusal(RejectCode.TOO_MANY_ELEMENTS, detail, 0, payload)
 
 
-def _decode_each(
-    kind: type[Any], payload: bytes, *, is_array: bool
-) -> tuple[list[tuple[int, Any]], list[Refusal]]:
+def _decode_each(kind: type[Any], payload: bytes, *, is_array: bool) -> tuple[list[tuple[int, Any]], list[Refusal]]:
     try:
         raws = [bytes(raw) for raw in _raw_list.decode(payload)] if is_array else [payload]
         if not is_array:

@@ -38,7 +38,7 @@ class MqttSettings(_Section):
         "gridtally/v1/gateways/+/readings",
     ]
     window: int = Field(20_000, ge=1, le=60_000, description="messages taken and not yet acknowledged")
-    fast_path: bool = Field(True, description="read packets ourselves; needs the pinned paho")
+    fast_path: bool = Field(default=True, description="read packets ourselves; needs the pinned paho")
 
 
 class KafkaSettings(_Section):
@@ -64,7 +64,7 @@ class BridgeSettings(_Section):
     batch_messages_max: int = Field(2000, ge=1, le=10_000)
     batch_wait_s: float = Field(0.02, gt=0, le=1)
     heartbeat_s: float = Field(5.0, gt=0, le=60)
-    receipts: bool = Field(True, description="of several bridges one publishes receipts")
+    receipts: bool = Field(default=True, description="of several bridges one publishes receipts")
     receipts_wait_s: float = Field(0.5, gt=0, le=10)
 
 

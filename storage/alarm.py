@@ -48,7 +48,7 @@ def raise_alarm(
     row = conn.execute(
         "insert into alarm (subject, kind, priority, state, detail, raised_at, last_at)"
         " values (%s, %s, %s, 'unacknowledged', %s, %s, %s) on conflict (subject, kind) where cleared_at is null"
-        f" do nothing returning {_COLUMNS}",  # noqa: S608
+        f" do nothing returning {_COLUMNS}",
         (subject, kind, priority, detail, at, at),
     ).fetchone()
     if row is None:
@@ -62,9 +62,7 @@ def raise_alarm(
     return AlarmChange(*row)
 
 
-def clear_alarm(
-    conn: psycopg.Connection, subject: str, kind: str, at: dt.datetime, why: str
-) -> AlarmChange | None:
+def clear_alarm(conn: psycopg.Connection, subject: str, kind: str, at: dt.datetime, why: str) -> AlarmChange | None:
     """Clear an active alarm: one nobody acknowledged stays in the list as returned. None when there is none."""
     before = conn.execute(
         "select alarm_id, state from alarm where subject = %s and kind = %s and cleared_at is null for update",
@@ -74,7 +72,7 @@ def clear_alarm(
         return None
     state = "cleared" if before[1] == "acknowledged" else "returned"
     row = conn.execute(
-        f"update alarm set state = %s, cleared_at = %s where alarm_id = %s returning {_COLUMNS}",  # noqa: S608
+        f"update alarm set state = %s, cleared_at = %s where alarm_id = %s returning {_COLUMNS}",
         (state, at, before[0]),
     ).fetchone()
     assert row is not None
@@ -82,9 +80,7 @@ def clear_alarm(
     return AlarmChange(*row)
 
 
-def _note(
-    conn: psycopg.Connection, alarm_id: int, before: str | None, after: str, at: dt.datetime, why: str
-) -> None:
+def _note(conn: psycopg.Connection, alarm_id: int, before: str | None, after: str, at: dt.datetime, why: str) -> None:
     conn.execute(
         "insert into alarm_transition (alarm_id, from_state, to_state, at, who, why) values (%s, %s, %s, %s, %s, %s)",
         (alarm_id, before, after, at, SYSTEM, why),
@@ -93,19 +89,15 @@ def _note(
 
 def fetch_active(conn: psycopg.Connection, kind: str) -> list[tuple[str, dt.datetime]]:
     """Return subject and time of the last occurrence of the active alarms of a kind."""
-    return conn.execute(
-        "select subject, last_at from alarm where kind = %s and cleared_at is null", (kind,)
-    ).fetchall()
+    return conn.execute("select subject, last_at from alarm where kind = %s and cleared_at is null", (kind,)).fetchall()
 
 
-def fetch_alarms(
-    conn: psycopg.Connection, *, active: bool | None = None, limit: int = 200
-) -> list[dict[str, Any]]:
+def fetch_alarms(conn: psycopg.Connection, *, active: bool | None = None, limit: int = 200) -> list[dict[str, Any]]:
     """Return alarms, active ones first, then the newest."""
     where = "" if active is None else f"where cleared_at is {'null' if active else 'not null'}"
     with conn.cursor(row_factory=psycopg.rows.dict_row) as cursor:
         return cursor.execute(
-            f"select {_COLUMNS}, last_at, occurrences from alarm {where}"  # noqa: S608
+            f"select {_COLUMNS}, last_at, occurrences from alarm {where}"
             " order by cleared_at is not null, priority, raised_at desc limit %s",
             (min(limit, ALARMS_LISTED_MAX),),
         ).fetchall()

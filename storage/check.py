@@ -135,7 +135,7 @@ def _state(conn: psycopg.Connection) -> CheckResult:
         row[0]
         for row in _rows(
             conn,
-            "select meter_no from meter m where exists (select from fact f where f.meter_no = m.meter_no)"  # noqa: S608
+            "select meter_no from meter m where exists (select from fact f where f.meter_no = m.meter_no)"
             f" order by md5(meter_no::text) limit {REFOLD_METERS_MAX}",
         )
     ]
@@ -156,7 +156,7 @@ def _state(conn: psycopg.Connection) -> CheckResult:
 def _fold_from_nothing(conn: psycopg.Connection, registry: Registry, number: int) -> MeterStates:
     states = MeterStates.empty(1)
     rows = conn.execute(
-        f"select {fact_select()} from fact f where meter_no = %s order by frame_offset, revision",  # noqa: S608
+        f"select {fact_select()} from fact f where meter_no = %s order by frame_offset, revision",
         (number,),
     ).fetchall()
     fold_all(states, np.zeros(len(rows), np.int64), columns_from_fetched(rows), registry)

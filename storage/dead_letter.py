@@ -19,7 +19,7 @@ def fetch_dead_letters(
     """Return dead letters without their bytes, newest first."""
     with conn.cursor(row_factory=dict_row) as cursor:
         return cursor.execute(
-            f"select {_COLUMNS}, length(payload) as payload_bytes from dead_letter"  # noqa: S608
+            f"select {_COLUMNS}, length(payload) as payload_bytes from dead_letter"
             " where (%(code)s::text is null or code = %(code)s)"
             " and (%(before)s::bigint is null or dead_letter_id < %(before)s)"
             " order by dead_letter_id desc limit %(limit)s",
@@ -31,7 +31,7 @@ def fetch_dead_letter(conn: psycopg.Connection, dead_letter_id: int) -> dict[str
     """Return one dead letter with its bytes, or None."""
     with conn.cursor(row_factory=dict_row) as cursor:
         return cursor.execute(
-            f"select {_COLUMNS}, payload from dead_letter where dead_letter_id = %s",  # noqa: S608
+            f"select {_COLUMNS}, payload from dead_letter where dead_letter_id = %s",
             (dead_letter_id,),
         ).fetchone()
 
@@ -43,9 +43,7 @@ def count_dead_letters(conn: psycopg.Connection) -> list[tuple[str, str, int]]:
     ).fetchall()
 
 
-def lock_replayable(
-    conn: psycopg.Connection, ids: Sequence[int], code: str | None
-) -> list[tuple[int, str, bytes]]:
+def lock_replayable(conn: psycopg.Connection, ids: Sequence[int], code: str | None) -> list[tuple[int, str, bytes]]:
     """Return id, MQTT topic and bytes of new dead letters that have both, locked; at most REPLAYED_MAX."""
     return conn.execute(
         "select dead_letter_id, mqtt_topic, payload from dead_letter where state = 'new' and mqtt_topic <> ''"

@@ -27,7 +27,7 @@ def migrate(dsn: str) -> list[str]:
             "create table if not exists migration (name text primary key, sha256 text not null,"
             " applied_at timestamptz not null default now())"
         )
-        known = dict(conn.execute("select name, sha256 from migration").fetchall())
+        known: dict[str, str] = dict(conn.execute("select name, sha256 from migration").fetchall())
         files = sorted(MIGRATIONS_DIR.glob("*.sql"))
         newer = set(known) - {file.name for file in files}
         if newer:
@@ -60,9 +60,7 @@ def _use_timescaledb(conn: psycopg.Connection) -> None:
 
     One-day chunks, no ``segmentby``, ordered by meter and time: design §3.9 has the measurements.
     """
-    available = conn.execute(
-        "select 1 from pg_available_extensions where name = 'timescaledb'"
-    ).fetchone()
+    available = conn.execute("select 1 from pg_available_extensions where name = 'timescaledb'").fetchone()
     if not available:
         return
     if not has_timescaledb(conn):
@@ -86,15 +84,21 @@ def _recreate_fact_as_hypertable(conn: psycopg.Connection) -> None:
         "create unique index fact_key on fact (meter_no, end_at, revision)",
         "create index fact_frame on fact using brin (frame_offset) with (pages_per_range = 32, autosummarize = on)",
         "create trigger fact_append_only before update or delete on fact for each row execute function refuse_change()",
-        "alter table fact set (timescaledb.enable_columnstore, timescaledb.segmentby = '',"
-        " timescaledb.orderby = 'meter_no, end_at, revision')",
+        (
+            "alter table fact set (timescaledb.enable_columnstore, timescaledb.segmentby = '',"
+            " timescaledb.orderby = 'meter_no, end_at, revision')"
+        ),
         "call add_columnstore_policy('fact', after => interval '35 days')",
-        "create materialized view load_quarter with (timescaledb.continuous, timescaledb.materialized_only = false) as"
-        " select time_bucket('15 minutes', end_at, \"offset\" => interval '1 microsecond') as quarter,"
-        " sum(energy_wh)::bigint as energy_wh, sum(export_energy_wh)::bigint as export_energy_wh,"
-        " count(*) filter (where revision % 2 = 0) as readings"
-        " from fact where quality & 16 = 0 and start_at < end_at group by 1 with no data",
-        "select add_continuous_aggregate_policy('load_quarter', start_offset => interval '40 days',"
-        " end_offset => interval '1 hour', schedule_interval => interval '15 minutes')",
+        (
+            "create materialized view load_quarter with (timescaledb.continuous, timescaledb.materialized_only = false) as"
+            " select time_bucket('15 minutes', end_at, \"offset\" => interval '1 microsecond') as quarter,"
+            " sum(energy_wh)::bigint as energy_wh, sum(export_energy_wh)::bigint as export_energy_wh,"
+            " count(*) filter (where revision % 2 = 0) as readings"
+            " from fact where quality & 16 = 0 and start_at < end_at group by 1 with no data"
+        ),
+        (
+            "select add_continuous_aggregate_policy('load_quarter', start_offset => interval '40 days',"
+            " end_offset => interval '1 hour', schedule_interval => interval '15 minutes')"
+        ),
     ):
         conn.execute(sql.SQL(statement))

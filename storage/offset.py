@@ -52,7 +52,7 @@ _KEY = "consumer = %s and topic = %s and partition = %s"
 
 def lock_offset(conn: psycopg.Connection, consumer: str, topic: str, partition: int) -> OffsetRow:
     """Return the row, locked until the end of the transaction: two owners of a partition take turns."""
-    query = f"select next_offset, checkpoint_offset, watermark_us, worker from stream_offset where {_KEY} for update"  # noqa: S608
+    query = f"select next_offset, checkpoint_offset, watermark_us, worker from stream_offset where {_KEY} for update"
     key = (consumer, topic, partition)
     row = conn.execute(query, key).fetchone()
     if row is None:
@@ -103,6 +103,7 @@ def advance(
     """Move a locked row forward, and add up the outcomes.
 
     Args:
+        conn: In the transaction that locked the row.
         key: Consumer, topic, partition.
         next_offset: First offset not yet done.
         worker: Name of this owner; a change of it is kept in `stream_owner`.
@@ -114,6 +115,6 @@ def advance(
         "update stream_offset set next_offset = %s, worker = %s, readings = readings + %s, accepted = accepted + %s,"
         " duplicate = duplicate + %s, late = late + %s, refused = refused + %s, refused_before = refused_before + %s,"
         " watermark_us = greatest(watermark_us, %s), checkpoint_offset = coalesce(%s, checkpoint_offset),"
-        f" updated_at = now() where {_KEY}",  # noqa: S608
+        f" updated_at = now() where {_KEY}",
         (next_offset, worker, *dataclasses.astuple(counts), watermark_us, checkpoint_offset, *key),
     )

@@ -41,9 +41,7 @@ class DailyPartitions:
             " where i.inhparent = 'fact'::regclass"
         ).fetchall()
         self._days = {
-            dt.datetime.strptime(name[-8:], "%Y%m%d").replace(tzinfo=dt.UTC).date()
-            for (name,) in names
-            if self._native
+            dt.datetime.strptime(name[-8:], "%Y%m%d").replace(tzinfo=dt.UTC).date() for (name,) in names if self._native
         }
 
 
@@ -54,7 +52,7 @@ def _create(conn: psycopg.Connection, day: dt.date) -> None:
     with conn.transaction():
         conn.execute("select pg_advisory_xact_lock(%s)", (day.toordinal(),))
         conn.execute(
-            sql.SQL(
-                "create table if not exists {} partition of fact for values from ({}) to ({})"
-            ).format(name, sql.Literal(start), sql.Literal(end))
+            sql.SQL("create table if not exists {} partition of fact for values from ({}) to ({})").format(
+                name, sql.Literal(start), sql.Literal(end)
+            )
         )

@@ -31,7 +31,7 @@ def fetch_readings(
     """Return the live readings of a meter with an end in (start, end], oldest first, with where each came from."""
     with conn.cursor(row_factory=dict_row) as cursor:
         return cursor.execute(
-            f"select start_at, end_at, energy_wh, import_wh, export_wh, export_energy_wh, quality, period, power_w,"  # noqa: S608
+            f"select start_at, end_at, energy_wh, import_wh, export_wh, export_energy_wh, quality, period, power_w,"
             f" voltage_v1, current_a1, seq, boot_id, revision, raw_partition, raw_offset, raw_index from {_LIVE}"
             " order by end_at limit %(limit)s",
             {"no": meter_no, "start": start, "end": end, "limit": min(limit, ROWS_MAX)},
@@ -70,9 +70,7 @@ def fetch_load_curve(
     ).fetchall()
 
 
-def fetch_newest_powers(
-    conn: psycopg.Connection, since: dt.datetime
-) -> list[tuple[str, dt.datetime, int]]:
+def fetch_newest_powers(conn: psycopg.Connection, since: dt.datetime) -> list[tuple[str, dt.datetime, int]]:
     """Return meter, time and mean net power of the newest interval, W, of the meters read since an instant."""
     return conn.execute(
         "select m.meter_id, f.end_at, ((f.energy_wh - f.export_energy_wh) * 3600"

@@ -1,4 +1,4 @@
-"""Fetches single raw messages back from meter.raw: for the bytes of a dead letter, and for people who ask where a figure came from."""
+"""Fetches single raw messages back from meter.raw: for the bytes of a dead letter, and for whoever asks where a figure is from."""
 
 import msgspec
 from confluent_kafka import Consumer, KafkaException, TopicPartition

@@ -106,9 +106,7 @@ def _load_prices(conn: psycopg.Connection) -> tuple[dict[str, int], PriceBook]:
     end_on = today[0] + dt.timedelta(days=TIMELINE_DAYS_AHEAD)
     index: dict[str, int] = {}
     book = PriceBook([], [])
-    for tariff_id, document in conn.execute(
-        "select tariff_id, document from tariff order by tariff_id"
-    ).fetchall():
+    for tariff_id, document in conn.execute("select tariff_id, document from tariff order by tariff_id").fetchall():
         tariff = parse_tariff(document)
         index[tariff_id] = len(book.tariffs)
         book.tariffs.append(tariff)
@@ -140,9 +138,7 @@ def _meters_from_rows(rows: list[tuple[Any, ...]]) -> Meters:
     )
 
 
-def _assign(
-    meters: Meters, rows: list[tuple[Any, ...]], tariff_index: Mapping[str, int], prices: PriceBook
-) -> None:
+def _assign(meters: Meters, rows: list[tuple[Any, ...]], tariff_index: Mapping[str, int], prices: PriceBook) -> None:
     seen = np.zeros(meters.size, np.bool_)
     for meter_no, service_point_no, tariff_id, start_us, end_us in rows:
         index = tariff_index.get(tariff_id)
@@ -268,9 +264,7 @@ def _read_rows(path: Path, tariffs: Mapping[str, str], faults: _Faults) -> list[
     return rows
 
 
-def _read_row(
-    line: int, record: Mapping[str, str | None], tariffs: Mapping[str, str], faults: _Faults
-) -> _MeterRow:
+def _read_row(line: int, record: Mapping[str, str | None], tariffs: Mapping[str, str], faults: _Faults) -> _MeterRow:
     text = {name: (record.get(name) or "").strip() for name in IMPORT_COLUMNS}
 
     def number(name: str, default: int | None, low: int, high: int) -> int | None:
@@ -319,9 +313,7 @@ def _write_meters(
     with conn.cursor().copy("copy staged from stdin") as copy:
         for row in rows:
             zone = ZoneInfo(zones[row.tariff_id])
-            start_at = (
-                dt.datetime.combine(row.installed_on, dt.time(), zone) if row.installed_on else LONG_AGO
-            )
+            start_at = dt.datetime.combine(row.installed_on, dt.time(), zone) if row.installed_on else LONG_AGO
             copy.write_row((*dataclasses.astuple(row), start_at))
     conn.execute("create unique index on staged (meter_id)")
     conn.execute("analyze staged")

@@ -1,5 +1,6 @@
 """The settlement transaction: facts, state, outbox and offset of one partition's batch, together or not at all."""
 
+import dataclasses
 import datetime as dt
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
@@ -47,9 +48,12 @@ class OutboxItem(Protocol):
     """What is to be published after the commit."""
 
     @property
-    def topic(self) -> str: ...
+    def topic(self) -> str:
+        """Return the Kafka topic, without a prefix."""
+
     @property
-    def payload(self) -> bytes: ...
+    def payload(self) -> bytes:
+        """Return the record's value."""
 
 
 def copy_facts(conn: psycopg.Connection, facts: Columns) -> None:
@@ -68,16 +72,14 @@ def days_of(end_at: Int64Column) -> set[dt.date]:
     return {dt.date(1970, 1, 1) + dt.timedelta(days=day) for day in days}
 
 
-def fetch_history(
-    conn: psycopg.Connection, history_from: dict[int, int]
-) -> dict[int, list[dict[str, Any]]]:
+def fetch_history(conn: psycopg.Connection, history_from: dict[int, int]) -> dict[int, list[dict[str, Any]]]:
     """Return the live facts of some meters from an instant on, with the one before it, sorted by epoch and end."""
     if not history_from:
         return {}
     history: dict[int, list[dict[str, Any]]] = {number: [] for number in history_from}
     # Per meter and epoch the live row of an instant is its highest revision; reversals (odd) are never the highest.
     rows = conn.execute(
-        f"select {fact_select()} from unnest(%b::int4[], %b::int8[]) as wanted(meter_no, from_us)"  # noqa: S608
+        f"select {fact_select()} from unnest(%b::int4[], %b::int8[]) as wanted(meter_no, from_us)"
         " cross join lateral (select distinct on (g.epoch, g.end_at) g.* from fact g where g.meter_no = wanted.meter_no"
         " and g.end_at >= coalesce((select max(h.end_at) from fact h where h.meter_no = wanted.meter_no and"
         " h.end_at < to_timestamp(0) + wanted.from_us * interval '1 microsecond'), '-infinity')"
@@ -135,19 +137,31 @@ def write_dead_letters(
         return cursor.rowcount
 
 
+@dataclasses.dataclass(frozen=True)
+class BatchDone:
+    """How far a batch brings its partition, and by whom."""
+
+    key: tuple[str, str, int]
+    """Consumer, topic, partition."""
+    readings: int
+    """Rows of the batch."""
+    refused: int
+    """Dead letters written; what settlement refused beyond them was kept before, and counts as duplicate."""
+    next_offset: int
+    """First offset after the batch."""
+    worker: str
+    watermark_us: int
+    """Newest clock of the bridge in the batch."""
+
+
 def write_batch(
     conn: psycopg.Connection,
-    key: tuple[str, str, int],
+    done: BatchDone,
     settled: Settled,
     *,
-    readings: int,
-    next_offset: int,
-    worker: str,
-    watermark_us: int,
     outbox: Sequence[OutboxItem],
     published: Sequence[int],
     checkpoint: StateRows | None,
-    refused: int,
 ) -> list[int]:
     """Write what a batch changes, inside the caller's transaction that holds the offset row.
 
@@ -156,46 +170,40 @@ def write_batch(
 
     Args:
         conn: In the transaction.
-        key: Consumer, topic, partition.
+        done: How far the partition comes with it.
         settled: What the batch changes.
-        readings: Rows of the batch.
-        next_offset: First offset after the batch.
-        worker: Name of the owner.
-        watermark_us: Newest clock of the bridge in the batch.
         outbox: What to publish after the commit, in order.
         published: Outbox rows of earlier batches that have been published.
         checkpoint: States to write for a checkpoint; None writes only irregular ones.
-        refused: Dead letters written; what settlement refused beyond them was kept before, and counts as duplicate.
 
     Returns:
         Ids of the outbox rows.
     """
     copy_facts(conn, settled.facts)  # Step 1.
-    partition = key[2]
+    partition = done.key[2]
     if checkpoint is not None:  # Step 2.
-        write_states(conn, checkpoint, partition, next_offset)
+        write_states(conn, checkpoint, partition, done.next_offset)
     elif settled.irregular.any():
         rows = np.flatnonzero(settled.irregular)
-        write_states(
-            conn, StateRows(settled.touched[rows], settled.states.take(rows)), partition, next_offset
-        )
-    ids = write_outbox(conn, key, next_offset, outbox, published)  # Step 3.
+        states = StateRows(settled.touched[rows], settled.states.take(rows))
+        write_states(conn, states, partition, done.next_offset)
+    ids = write_outbox(conn, done.key, done.next_offset, outbox, published)  # Step 3.
     counts = OffsetCounts(
-        readings=readings,
+        readings=done.readings,
         accepted=settled.accepted,
-        duplicate=settled.duplicates + len(settled.refused) - refused,
+        duplicate=settled.duplicates + len(settled.refused) - done.refused,
         late=settled.late,
-        refused=refused,
+        refused=done.refused,
         refused_before=settled.refused_before,
     )
     advance(  # Step 4.
         conn,
-        key,
-        next_offset=next_offset,
-        worker=worker,
+        done.key,
+        next_offset=done.next_offset,
+        worker=done.worker,
         counts=counts,
-        watermark_us=watermark_us,
-        checkpoint_offset=None if checkpoint is None else next_offset,
+        watermark_us=done.watermark_us,
+        checkpoint_offset=None if checkpoint is None else done.next_offset,
     )
     return ids
 
@@ -222,14 +230,10 @@ def write_outbox(
     return ids
 
 
-def fetch_outbox(
-    conn: psycopg.Connection, consumer: str, partition: int
-) -> list[tuple[int, int, str, bytes]]:
+def fetch_outbox(conn: psycopg.Connection, consumer: str, partition: int) -> list[tuple[int, int, str, bytes]]:
     """Return what a former owner committed but may not have published: id, next offset, topic, payload; oldest first."""
     return conn.execute(
         "select outbox_id, next_offset, topic, payload from outbox where consumer = %s and partition = %s"
         " order by outbox_id",
         (consumer, partition),
     ).fetchall()
-
-

@@ -119,7 +119,7 @@ def _fold_later_facts(
     folded = 0
     with conn.transaction(), conn.cursor(name="later_facts", binary=True) as cursor:
         cursor.execute(
-            f"select {fact_select()} from fact f where frame_partition = %s and frame_offset >= %s"  # noqa: S608
+            f"select {fact_select()} from fact f where frame_partition = %s and frame_offset >= %s"
             " order by frame_offset, meter_no, revision",
             since,
         )
@@ -161,9 +161,7 @@ class StateRows:
     states: MeterStates
 
 
-def write_states(
-    conn: psycopg.Connection, rows: StateRows, partition: int, next_offset: int
-) -> None:
+def write_states(conn: psycopg.Connection, rows: StateRows, partition: int, next_offset: int) -> None:
     """Write the state of some meters as of an offset of their partition."""
     states = rows.states
     arrays = [rows.meter_no.tolist()]
@@ -176,7 +174,7 @@ def write_states(
     names = ", ".join(STATE_COLUMNS)
     updates = ", ".join(f"{name} = excluded.{name}" for name in STATE_COLUMNS)
     conn.execute(
-        f"insert into meter_state (partition, next_offset, meter_no, {names}, quantities_wh, seq_pending)"  # noqa: S608
+        f"insert into meter_state (partition, next_offset, meter_no, {names}, quantities_wh, seq_pending)"
         " select %s, %s, u.* from (select m, "
         + ", ".join(f"c{i}" for i in range(len(STATE_COLUMNS)))
         + ", q::bigint[], p from unnest(%b::int4[], "
@@ -224,14 +222,14 @@ def fetch_state(conn: psycopg.Connection, registry: Registry, meter_no: int) -> 
     states = MeterStates.empty(1)
     as_of = 0
     row = conn.execute(
-        f"select meter_no, next_offset, {', '.join(STATE_COLUMNS)}, quantities_wh, seq_pending"  # noqa: S608
+        f"select meter_no, next_offset, {', '.join(STATE_COLUMNS)}, quantities_wh, seq_pending"
         " from meter_state where meter_no = %s",
         (meter_no,),
     ).fetchone()
     if row:
         as_of = int(_put_rows(states, np.zeros(1, np.int64), [row])[0])
     rows = conn.execute(
-        f"select {fact_select()} from fact f where meter_no = %s and frame_offset >= %s"  # noqa: S608
+        f"select {fact_select()} from fact f where meter_no = %s and frame_offset >= %s"
         " order by frame_offset, revision",
         (meter_no, as_of),
     ).fetchall()

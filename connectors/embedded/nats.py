@@ -6,6 +6,7 @@ import socket
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 from connectors.embedded.process import LOOPBACK, ProcessSpec, is_listening
 
@@ -64,11 +65,11 @@ def cap_messages(nats_port: int, bytes_max: int = MESSAGES_BYTES_MAX) -> bool:
     info = _ask(nats_port, "$JS.API.STREAM.INFO.$MQTT_msgs", b"")
     if "config" not in info:
         return False
-    config = info["config"] | {"max_bytes": bytes_max, "discard": "new"}
+    config = {**info["config"], "max_bytes": bytes_max, "discard": "new"}
     return "error" not in _ask(nats_port, "$JS.API.STREAM.UPDATE.$MQTT_msgs", json.dumps(config).encode())
 
 
-def _ask(nats_port: int, subject: str, payload: bytes) -> dict[str, object]:
+def _ask(nats_port: int, subject: str, payload: bytes) -> dict[str, Any]:
     """Return the answer to one request, in NATS's text protocol."""
     deadline = time.monotonic() + ANSWER_TIMEOUT_S
     with socket.create_connection((LOOPBACK, nats_port), ANSWER_TIMEOUT_S) as link, link.makefile("rb") as lines:
@@ -83,6 +84,6 @@ def _ask(nats_port: int, subject: str, payload: bytes) -> dict[str, object]:
             if words[:1] == [b"PING"]:
                 link.sendall(b"PONG\r\n")
             elif words[:1] == [b"MSG"]:
-                answer: dict[str, object] = json.loads(lines.read(int(words[-1])))
+                answer: dict[str, Any] = json.loads(lines.read(int(words[-1])))
                 return answer
     return {}

@@ -128,7 +128,7 @@ def _initialise(data: Path, binaries: Path, user: pwd.struct_passwd | None, pass
     if (data / "PG_VERSION").exists():
         return
     data.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile("w", dir="/tmp", prefix="gridtally-") as file:  # noqa: S108  # must be reachable
+    with tempfile.NamedTemporaryFile("w", dir="/tmp", prefix="gridtally-") as file:  # must be reachable
         file.write(password)
         file.flush()
         if user is not None:

@@ -75,7 +75,7 @@ def compile_cycle(tariff: Tariff, timeline: Timeline, cycle: int) -> CyclePricin
     tiers = version.tiers[version.season_of(first_day)] or (Tier(None, Decimal(0)),)
     adders = [tier.adder_per_kwh for tier in tiers]
     decimals = [*prices, *adders, version.fixed_amount]
-    digits = max(max(-int(number.as_tuple().exponent) for number in decimals), 0)
+    digits = max(0, *(-int(number.as_tuple().exponent) for number in decimals))
     price = np.zeros(SLOTS, np.int64)
     price[: len(prices)] = [int(number.scaleb(digits)) for number in prices]
     scale = digits + WH_PER_KWH_DIGITS
@@ -133,9 +133,7 @@ def _fixed_count(pricing: CyclePricing, as_of_us: int) -> int:
     return (now - first).days + 1
 
 
-def charge_lines(
-    pricing: CyclePricing, quantities_wh: Sequence[int], as_of_us: int
-) -> list[ChargeLine]:
+def charge_lines(pricing: CyclePricing, quantities_wh: Sequence[int], as_of_us: int) -> list[ChargeLine]:
     """Return the charge so far of one service point, line by line; their unrounded amounts sum to `charge_columns`."""
     lines = [
         _line(pricing, f"energy-{label}", ChargeKind.ENERGY, label, quantity, price)
@@ -146,9 +144,7 @@ def charge_lines(
         high_wh = total_wh if tier.up_to_wh is None else min(total_wh, tier.up_to_wh)
         if tier.adder_per_kwh:
             inside = max(high_wh - low_wh, 0)
-            lines.append(
-                _line(pricing, f"tier-{index}", ChargeKind.TIER, f"tier {index}", inside, tier.adder_per_kwh)
-            )
+            lines.append(_line(pricing, f"tier-{index}", ChargeKind.TIER, f"tier {index}", inside, tier.adder_per_kwh))
         low_wh = tier.up_to_wh or low_wh
     if pricing.fixed_amount:
         amount = pricing.fixed_amount * _fixed_count(pricing, as_of_us)
@@ -161,6 +157,4 @@ def _line(
     pricing: CyclePricing, line_id: str, kind: ChargeKind, label: str, quantity_wh: int, price: Decimal
 ) -> ChargeLine:
     amount = price * quantity_wh / 1000
-    return ChargeLine(
-        line_id, kind, label, quantity_wh, price, pricing.tariff.round_money(amount), amount
-    )
+    return ChargeLine(line_id, kind, label, quantity_wh, price, pricing.tariff.round_money(amount), amount)

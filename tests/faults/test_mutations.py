@@ -50,7 +50,13 @@ def is_green(ledger: Ledger, expected: Ledger) -> bool:
 @pytest.fixture
 def records() -> list[Any]:
     made = make_records(21, frames=8)
-    row = {"meter_no": 1, "seq": 900, "read_at": 1_793_000_000 // 900 * 900_000_000, "import_wh": 99_999, "raw_index": 900}
+    row = {
+        "meter_no": 1,
+        "seq": 900,
+        "read_at": 1_793_000_000 // 900 * 900_000_000,
+        "import_wh": 99_999,
+        "raw_index": 900,
+    }
     return [*made, Record("meter.readings", 0, len(made), frame_of([row]))]  # a conflict with the first reading
 
 
@@ -118,7 +124,10 @@ def test_m5_delta_billing_is_seen(
     real = storage.settlement.copy_facts
 
     def deltas(conn: psycopg.Connection, facts: Any) -> None:
-        wrong = {**facts, "energy_wh": np.where(facts["revision"] == 0, np.maximum(facts["energy_wh"] - 1, 0), facts["energy_wh"])}
+        wrong = {
+            **facts,
+            "energy_wh": np.where(facts["revision"] == 0, np.maximum(facts["energy_wh"] - 1, 0), facts["energy_wh"]),
+        }
         real(conn, wrong)
 
     monkeypatch.setattr(storage.settlement, "copy_facts", deltas)
@@ -135,7 +144,9 @@ def _second_transaction(monkeypatch: pytest.MonkeyPatch, kill_at: int) -> Iterat
     def write(self: SettleHandler, partition: int, batch: Any, items: Any) -> Any:
         kept: dict[str, Any] = {}
         with monkeypatch.context() as patch:
-            patch.setattr(storage.settlement, "advance", lambda conn, key, **values: kept.update(key=key, values=values))
+            patch.setattr(
+                storage.settlement, "advance", lambda conn, key, **values: kept.update(key=key, values=values)
+            )
             after = real(self, partition, batch, items)
 
         def second() -> None:

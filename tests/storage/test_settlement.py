@@ -34,7 +34,9 @@ def charges_of(ledger: Ledger) -> list[Any]:
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
-def test_ledger_and_charges_do_not_depend_on_batching_or_checkpoints(make_ledger: Callable[..., Ledger], seed: int) -> None:
+def test_ledger_and_charges_do_not_depend_on_batching_or_checkpoints(
+    make_ledger: Callable[..., Ledger], seed: int
+) -> None:
     records = make_records(seed)
     outcomes = []
     for size, checkpoints in ((1, 1), (5, 3), (12, 500)):
