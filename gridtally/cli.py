@@ -9,7 +9,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from schemas.addresses import Addresses, AddressesError, resolve_addresses
+from schemas.addresses import COMPONENTS, Addresses, AddressesError, resolve_addresses
 from schemas.settings import Loaded, SettingsError, describe, load_settings
 
 EXIT_FAILED, EXIT_USAGE, EXIT_NOT_RUNNING, EXIT_TEMPORARY = 1, 2, 3, 75
@@ -61,10 +61,10 @@ def settings_of(data_dir: Path | None, config: Path | None = None, pairs: list[s
         fail(str(error), EXIT_USAGE)
 
 
-def running(loaded: Loaded) -> Addresses:
-    """Return the addresses of the running system, or end the command."""
+def running(loaded: Loaded, *needed: str) -> Addresses:
+    """Return the addresses of the running system, or end the command when one that is needed is not known."""
     try:
-        return resolve_addresses(loaded.settings)
+        return resolve_addresses(loaded.settings, needed or COMPONENTS)
     except AddressesError as error:
         fail(str(error), EXIT_NOT_RUNNING)
 
@@ -74,7 +74,7 @@ def connect(loaded: Loaded) -> Any:
     import psycopg
 
     try:
-        return psycopg.connect(running(loaded).database, autocommit=True, connect_timeout=10)
+        return psycopg.connect(running(loaded, "database").database, autocommit=True, connect_timeout=10)
     except psycopg.OperationalError as error:
         fail(f"the database does not answer: {error}", EXIT_NOT_RUNNING)
 
@@ -153,16 +153,21 @@ def check(data_dir: DataDir = None, config: Config = None, as_json: AsJson = Fal
 
 @app.command()
 def migrate(data_dir: DataDir = None, config: Config = None, set_: Set = None) -> None:
-    """Bring the database to the newest schema, and make the Kafka topics that are missing."""
+    """Bring the database to the newest schema, with the tariffs that we bring when it has none, and make the Kafka topics
+    that are missing.
+    """
     from connectors.topics import TopicError, ensure_topics
+    from storage.first_tariffs import import_first_tariffs
     from storage.migrate import MigrationError
     from storage.migrate import migrate as migrate_database
 
     loaded = settings_of(data_dir, config, set_)
-    addresses = running(loaded)
+    addresses = running(loaded, "kafka", "database")
     try:
         for name in migrate_database(addresses.database):
             print(f"applied {name}")
+        for name in import_first_tariffs(addresses.database):
+            print(f"imported tariff {name}")
         for name in ensure_topics(loaded.settings.kafka, addresses.kafka):
             print(f"made topic {name}")
     except (MigrationError, TopicError) as error:
@@ -194,7 +199,7 @@ def simulate(
     from gridtally.demo import run_simulator
 
     loaded = settings_of(data_dir, config)
-    addresses = running(loaded)
+    addresses = running(loaded, "mqtt", "database")
     raise typer.Exit(run_simulator(loaded.settings, addresses, meters=meters, days=days, live_s=live_s, once=once))
 
 
@@ -232,7 +237,7 @@ def bridge(data_dir: DataDir = None, config: Config = None, set_: Set = None) ->
 
     set_up_logging()
     loaded = settings_of(data_dir, config, set_)
-    run(loaded.settings, running(loaded))
+    run(loaded.settings, running(loaded, "mqtt", "kafka"))
 
 
 @app.command()
@@ -243,7 +248,7 @@ def console(data_dir: DataDir = None, config: Config = None, set_: Set = None) -
 
     set_up_logging()
     loaded = settings_of(data_dir, config, set_)
-    run(loaded.settings, running(loaded))
+    run(loaded.settings, running(loaded, "kafka", "database"))
 
 
 def _work(role: str, loaded: Loaded, name: str | None) -> None:
@@ -252,7 +257,7 @@ def _work(role: str, loaded: Loaded, name: str | None) -> None:
     from monitoring.log import set_up_logging
 
     set_up_logging()
-    addresses = running(loaded)
+    addresses = running(loaded, "kafka", "database")
     importlib.import_module(f"agents.{role}").run(loaded.settings, addresses.database, addresses.kafka, name or role)
 
 
@@ -371,7 +376,7 @@ def letters_replay(
     if not dead_letter_id and not code:
         fail("name dead letters, or give --code", EXIT_USAGE)
     loaded = settings_of(data_dir, config)
-    addresses = running(loaded)
+    addresses = running(loaded, "kafka", "database")
     with connect(loaded) as conn:
         count = replay_dead_letters(conn, loaded.settings.kafka, addresses.kafka, dead_letter_id or [], code)
     print(f"replayed {count} dead letters")

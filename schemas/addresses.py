@@ -2,10 +2,12 @@
 
 import dataclasses
 import json
+from collections.abc import Sequence
 
 from schemas.settings import Settings
 
 FILE_NAME = "addresses.json"
+COMPONENTS = ("mqtt", "kafka", "database")
 
 
 class AddressesError(RuntimeError):
@@ -26,8 +28,12 @@ class Addresses:
     """``http://host:port``."""
 
 
-def resolve_addresses(settings: Settings) -> Addresses:
+def resolve_addresses(settings: Settings, needed: Sequence[str] = COMPONENTS) -> Addresses:
     """Return the addresses in force: what is set wins, the rest is what `gridtally up` wrote.
+
+    Args:
+        settings: In force.
+        needed: Components that the caller speaks to; the address of another may be empty.
 
     Raises:
         AddressesError: With what is missing.
@@ -41,12 +47,12 @@ def resolve_addresses(settings: Settings) -> Addresses:
         "database": dsn.get_secret_value() if dsn else running.get("database"),
         "console": running.get("console") or f"http://{settings.console.host}:{settings.console.port}",
     }
-    missing = [name for name, value in found.items() if not value]
+    missing = [name for name in needed if not found[name]]
     if missing:
         raise AddressesError(
             f"no address of {', '.join(missing)}: start `gridtally up --data-dir {settings.data_dir}`, or set it"
         )
-    return Addresses(**{name: str(value) for name, value in found.items()})
+    return Addresses(**{name: str(value or "") for name, value in found.items()})
 
 
 def write_addresses(settings: Settings, addresses: Addresses) -> None:
