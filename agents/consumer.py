@@ -201,7 +201,7 @@ def run(
     name: str,
 ) -> None:
     """Run one worker until it is told to stop (SIGTERM, SIGINT)."""
-    health = serve_metrics(name, settings.run_dir, settings.metrics.port_base)
+    health = serve_metrics(name, settings.run_dir, settings.metrics)
     runner = _Runner(handler, health)
     app = build_app(settings, bootstrap_servers, runner)
     add_agent(app, runner, batch_max, batch_wait_s)

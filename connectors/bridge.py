@@ -214,7 +214,7 @@ def run(settings: Settings, addresses: Addresses, name: str = "bridge") -> None:
     stop: list[int] = []
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda received, _frame: stop.append(received))
-    health: Health = serve_metrics(name, settings.run_dir, settings.metrics.port_base)
+    health: Health = serve_metrics(name, settings.run_dir, settings.metrics)
     bridge = Bridge(settings, addresses)
     receipts = ReceiptsThread(settings, addresses)
     if settings.bridge.receipts:

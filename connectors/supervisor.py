@@ -22,8 +22,8 @@ from connectors.topics import ensure_topics
 from monitoring.log import get_logger
 from schemas.addresses import Addresses, write_addresses
 from schemas.settings import Settings
+from storage.first_tariffs import import_first_tariffs
 from storage.migrate import migrate
-from storage.registry import import_tariff
 
 MQTT_PORT, NATS_PORT, KAFKA_PORT, CONTROLLER_PORT, POSTGRES_PORT = 1883, 4222, 9092, 9093, 5433
 START_TIMEOUT_S = 120.0
@@ -37,7 +37,6 @@ FAILURES_MAX = 5
 """In a row; then the state is `failed`, and it is still tried every BACK_OFF_MAX_S."""
 LOG_BYTES_MAX = 64 * 1024**2
 WORKERS = ("bridge", "validate", "settle", "detect", "console")
-TARIFFS_DIR = Path(__file__).parent.parent / "tariffs"
 
 log = get_logger("connectors.supervisor")
 
@@ -92,7 +91,7 @@ class Supervisor:
         self._wait_components(say)
         say("bringing the database to the newest schema")
         migrate(addresses.database)
-        self._import_tariffs(addresses.database)
+        import_first_tariffs(addresses.database)
         ensure_topics(self.settings.kafka, addresses.kafka)
         write_addresses(self.settings, addresses)
         self.addresses = addresses
@@ -168,15 +167,6 @@ class Supervisor:
     def _tail(self, name: str) -> str:
         lines = self.log_path(name).read_text("utf-8", errors="replace").strip().splitlines()
         return "".join(f"\n  {line[:300]}" for line in lines[-5:])
-
-    def _import_tariffs(self, dsn: str) -> None:
-        """Put the tariffs that we bring into an empty tariff table."""
-        import psycopg  # noqa: PLC0415
-
-        with psycopg.connect(dsn, autocommit=True) as conn:
-            if not conn.execute("select 1 from tariff limit 1").fetchone():
-                for path in sorted(TARIFFS_DIR.glob("*.yaml")):
-                    import_tariff(conn, path)
 
     def _worker_names(self) -> list[str]:
         more = [f"settle-{number}" for number in range(2, self.settle_workers + 1)]

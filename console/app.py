@@ -341,7 +341,7 @@ def charge_json(charge: Any) -> dict[str, Any]:
 
 def run(settings: Settings, addresses: Addresses, name: str = "console") -> None:
     """Serve the console until SIGTERM or SIGINT."""
-    health: Health = serve_metrics(name, settings.run_dir, settings.metrics.port_base)
+    health: Health = serve_metrics(name, settings.run_dir, settings.metrics)
     app = create_app(settings, addresses)
     place = urlsplit(addresses.console)
     host = settings.console.host

@@ -15,8 +15,10 @@ from prometheus_client import REGISTRY, Counter, Gauge, Histogram, generate_late
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from monitoring.log import get_logger
+from schemas.settings import MetricsSettings
 
 LOOPBACK = "127.0.0.1"
+ANY_HOST = ("0.0.0.0", "::")  # noqa: S104  # compared; the default is loopback
 PROCESSES = ("bridge", "validate", "settle", "detect", "console")
 STUCK_AFTER_S = 60.0
 
@@ -90,24 +92,26 @@ def _handler_class(health: Health) -> type[BaseHTTPRequestHandler]:
     return Handler
 
 
-def serve_metrics(name: str, run_dir: Path, port_base: int) -> Health:
-    """Serve ``/metrics``, ``/health`` and ``/ready`` on loopback in a thread, and leave the address in `run_dir`.
+def serve_metrics(name: str, run_dir: Path, settings: MetricsSettings) -> Health:
+    """Serve ``/metrics``, ``/health`` and ``/ready`` in a thread, and leave the address in `run_dir`.
 
-    The port is `port_base` + the process's place in PROCESSES, or a free one when that is taken.
+    The port is `port_base` + the process's place in PROCESSES, or a free one when that is taken. On all interfaces
+    (``0.0.0.0``) the address that is left is the one on loopback.
     """
     health = Health()
     role = name.split("-", maxsplit=1)[0]
-    port = port_base + (PROCESSES.index(role) if role in PROCESSES else len(PROCESSES))
+    port = settings.port_base + (PROCESSES.index(role) if role in PROCESSES else len(PROCESSES))
     handler = _handler_class(health)
     try:
-        server = ThreadingHTTPServer((LOOPBACK, port), handler)
+        server = ThreadingHTTPServer((settings.host, port), handler)
     except OSError:
-        server = ThreadingHTTPServer((LOOPBACK, 0), handler)
+        server = ThreadingHTTPServer((settings.host, 0), handler)
     server.daemon_threads = True
     threading.Thread(target=server.serve_forever, name="metrics", daemon=True).start()
     run_dir.mkdir(parents=True, exist_ok=True)
+    host = LOOPBACK if settings.host in ANY_HOST else settings.host
     (run_dir / f"metrics-{name}.json").write_text(
-        json.dumps({"url": f"http://{LOOPBACK}:{server.server_address[1]}"}), "utf-8"
+        json.dumps({"url": f"http://{host}:{server.server_address[1]}"}), "utf-8"
     )
     get_logger("monitoring.metrics").info("metrics_served", name=name, port=server.server_address[1])
     return health

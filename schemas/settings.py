@@ -102,8 +102,9 @@ class ConsoleSettings(_Section):
 
 
 class MetricsSettings(_Section):
-    """Where processes show their metrics, on loopback."""
+    """Where processes show their metrics and health: on loopback, unless the network between them is closed."""
 
+    host: str = "127.0.0.1"
     port_base: Port = 9780
 
 
