@@ -10,6 +10,8 @@ import pyarrow as pa
 
 COMPRESS_ROWS_MIN = 16
 WATERMARK_KEY = b"watermark_us"
+WATERMARK_DIGITS_MAX = 18
+"""Fits a bigint; an instant of this century has 16."""
 
 FLAG_DUP = 1
 FLAG_RETAINED = 2
@@ -99,6 +101,12 @@ RECEIPTS_SCHEMA = pa.schema(
     ]
 )
 
+_NEVER_NULL = {
+    id(schema): tuple(place for place, field in enumerate(schema) if not field.nullable)
+    for schema in (RAW_SCHEMA, READINGS_SCHEMA, EVENTS_SCHEMA, CHARGES_SCHEMA, RECEIPTS_SCHEMA)
+}
+"""Columns without nulls, by the schema's identity: hashing a schema takes longer than decoding a small frame."""
+
 _LZ4 = pa.ipc.IpcWriteOptions(compression="lz4")
 _PLAIN = pa.ipc.IpcWriteOptions()
 
@@ -124,23 +132,43 @@ def encode_frame(batch: pa.RecordBatch, watermark_us: int | None = None) -> byte
 
 
 def decode_frame(data: bytes, schema: pa.Schema) -> pa.RecordBatch:
-    """Return the columns of a frame.
+    """Return the columns of a frame, every value of which can be read.
+
+    Arrow believes the offsets and lengths that it is given and would read beyond its buffers: the full validation costs
+    3 % of the decoding (5 µs of 1,000 messages) and turns that into a refusal.
+
+    Args:
+        data: One Kafka record.
+        schema: One of the schemas of this module.
 
     Raises:
-        FrameError: The bytes are no Arrow stream, or its columns are not those of `schema`.
+        FrameError: The bytes are no Arrow stream of one batch, or its columns are not those of `schema`.
     """
     try:
         with pa.ipc.open_stream(data) as reader:
             batch = reader.read_next_batch()
-    except (pa.ArrowInvalid, pa.ArrowException, OSError, StopIteration) as error:
+            more = next(reader, None)
+        batch.validate(full=True)
+        names = batch.schema.names  # not UTF-8 in a broken frame
+    except (pa.ArrowException, OSError, StopIteration, ValueError) as error:
         raise FrameError(f"not an Arrow frame: {error}") from error
+    if more is not None:
+        raise FrameError("more than one batch")
     if not batch.schema.equals(schema):
-        raise FrameError(f"unexpected columns: {batch.schema.names}")
+        raise FrameError(f"unexpected columns: {names}")
+    if any(batch.column(place).null_count for place in _NEVER_NULL[id(schema)]):
+        raise FrameError("a null where none may be")
+    if not _is_watermark((batch.schema.metadata or {}).get(WATERMARK_KEY, b"0")):
+        raise FrameError("the watermark is no instant")
     return batch
 
 
+def _is_watermark(text: bytes) -> bool:
+    return text.isdigit() and len(text) <= WATERMARK_DIGITS_MAX
+
+
 def watermark_of(batch: pa.RecordBatch) -> int | None:
-    """Return the watermark that a frame carries, epoch µs, or None."""
+    """Return the watermark that a decoded frame carries, epoch µs, or None."""
     metadata = batch.schema.metadata or {}
     return int(metadata[WATERMARK_KEY]) if WATERMARK_KEY in metadata else None
 

@@ -32,11 +32,14 @@ class MqttSettings(_Section):
     password: SecretStr | None = None
     password_file: Path | None = None
     client_id: str = Field("gridtally-bridge", pattern=r"^[A-Za-z0-9_-]{1,64}$")
-    topic_filters: list[str] = [
-        "gridtally/v1/meters/+/readings",
-        "gridtally/v1/meters/+/events",
-        "gridtally/v1/gateways/+/readings",
-    ]
+    topic_filters: list[Annotated[str, Field(min_length=1)]] = Field(
+        [
+            "gridtally/v1/meters/+/readings",
+            "gridtally/v1/meters/+/events",
+            "gridtally/v1/gateways/+/readings",
+        ],
+        min_length=1,
+    )
     window: int = Field(20_000, ge=1, le=60_000, description="messages taken and not yet acknowledged")
     fast_path: bool = Field(default=True, description="read packets ourselves; needs the pinned paho")
 
@@ -162,15 +165,13 @@ def load_settings(
     for origin, layer in (
         *_file_layer(config, directory),
         *(((ENV_PREFIX + name.replace(".", "__").upper()), {name: env[name]}) for name in sorted(env)),
-        ("flag", dict(flags or {})),
-        ("flag --data-dir" if data_dir else "default", {"data_dir": directory}),
+        ("flag --set", dict(flags or {})),
+        ("flag --data-dir", {"data_dir": data_dir} if data_dir else {}),
     ):
         for name, value in layer.items():
             _put(values, name, value)
             origins[name] = origin
-    if origins["data_dir"] == "default" and "data_dir" in env:
-        origins["data_dir"] = f"{ENV_PREFIX}DATA_DIR"
-    _read_secrets(values)
+    _read_secrets(values, origins)
     try:
         return Loaded(Settings.model_validate(values), origins)
     except ValidationError as error:
@@ -192,7 +193,7 @@ def _file_layer(config: Path | None, directory: Path) -> list[tuple[str, dict[st
     try:
         with path.open("rb") as file:
             return [(str(path), _flatten(tomllib.load(file)))]
-    except (OSError, tomllib.TOMLDecodeError) as error:
+    except (OSError, ValueError) as error:  # no TOML, or not even UTF-8
         raise SettingsError(f"{path}: {error}") from None
 
 
@@ -214,18 +215,22 @@ def _put(values: dict[str, Any], name: str, value: Any) -> None:
             raise SettingsError(f"{name}: {section} is a value, not a section")
     if last == "topic_filters" and isinstance(value, str):
         value = value.split(",")
+    values.pop(last.removesuffix("_file") if last.endswith("_file") else f"{last}_file", None)  # said before
     values[last] = value
 
 
-def _read_secrets(values: dict[str, Any]) -> None:
+def _read_secrets(values: dict[str, Any], origins: dict[str, str]) -> None:
+    """Read each secret that is given as a file; of a secret and its file, what was said later holds."""
     for section, name in (("mqtt", "password"), ("database", "dsn")):
         part = values.get(section, {})
-        path = part.get(f"{name}_file")
-        if path and name not in part:
-            try:
-                part[name] = Path(path).read_text("utf-8").strip()
-            except OSError as error:
-                raise SettingsError(f"{section}.{name}_file: {error}") from None
+        if not isinstance(part, dict) or not part.get(f"{name}_file") or name in part:
+            continue
+        try:
+            part[name] = Path(part[f"{name}_file"]).read_text("utf-8").strip()
+        except (OSError, ValueError, TypeError) as error:
+            origin = origins[f"{section}.{name}_file"]
+            raise SettingsError(f"{section}.{name}_file (from {origin}): {error}") from None
+        origins[f"{section}.{name}"] = f"file of {section}.{name}_file"
 
 
 def _explain(error: ValidationError, origins: Mapping[str, str]) -> str:
@@ -233,7 +238,9 @@ def _explain(error: ValidationError, origins: Mapping[str, str]) -> str:
     for item in error.errors(include_url=False, include_input=False):
         name = ".".join(map(str, item["loc"]))
         what = "unknown setting" if item["type"] == "extra_forbidden" else item["msg"]
-        lines.append(f"{name} (from {origins.get(name, 'default')}): {what}")
+        setting = ".".join(map(str, item["loc"][:2]))  # an item of a list came from where the list did
+        origin = origins.get(setting) or origins.get(str(item["loc"][0]), "default")
+        lines.append(f"{name} (from {origin}): {what}")
     return "\n".join(lines)
 
 
