@@ -6,8 +6,9 @@ import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
+from zoneinfo import ZoneInfo
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 
 ENV_PREFIX = "GRIDTALLY_"
 FILE_NAME = "gridtally.toml"
@@ -98,10 +99,20 @@ class DetectSettings(_Section):
 
 
 class ConsoleSettings(_Section):
-    """Where the console listens."""
+    """Where the console listens, and by which clock it shows times."""
 
     host: str = "127.0.0.1"
     port: Port = 8780
+    zone: str = Field("Asia/Shanghai", description="time zone of the control room; a meter's page has its tariff's")
+
+    @field_validator("zone")
+    @classmethod
+    def _is_zone(cls, value: str) -> str:
+        try:
+            ZoneInfo(value)
+        except (KeyError, ValueError, OSError):
+            raise ValueError(f"{value!r} is not the name of a time zone, such as Asia/Shanghai") from None
+        return value
 
 
 class MetricsSettings(_Section):
