@@ -92,6 +92,7 @@ def run_simulator(
         partial.replace(path)
         shown.show(told)
 
+    path.parent.mkdir(parents=True, exist_ok=True)  # nobody else has made it when no supervisor runs here
     path.unlink(missing_ok=True)
     done = simulator.run(lambda: not stop, progress, once=once)
     shown.close()
