@@ -6,6 +6,7 @@ its neighbours.
 
 import dataclasses
 import datetime as dt
+import functools
 import json
 import re
 import sys
@@ -177,6 +178,7 @@ def _why(error: Exception, raw: bytes) -> tuple[RejectCode, str]:
     return RejectCode.WRONG_TYPE, str(error)[:DETAIL_MAX]
 
 
+@functools.lru_cache(maxsize=4)  # the bytes of each of a thousand refused elements are asked for one by one
 def _split(payload: bytes) -> tuple[list[bytes], str]:
     """Return the elements of an array and "", or what is wrong with the array as a whole.
 
