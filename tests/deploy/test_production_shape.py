@@ -1,0 +1,202 @@
+"""The services of docker-compose.yml as processes with its settings: everything but the containers themselves."""
+
+import json
+import re
+import signal
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from connectors.meter_log import MeterSender
+from tests.deploy.compose import SERVICES
+from tests.deploy.shape import METRICS_HOST, PROCESSES, Shape, missing_part
+
+MISSING = missing_part()
+METERS = 50
+QUARTERS_A_DAY = 96
+HONEST_WH, FORGED_WH = 1_000, 900_000
+
+pytestmark = [
+    pytest.mark.stack,
+    pytest.mark.timeout(240),
+    pytest.mark.skipif(bool(MISSING), reason=MISSING),
+]
+
+
+@pytest.fixture(scope="module")
+def components(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shape]:
+    """Broker, Kafka and database, migrated, with two meters and the users of the broker."""
+    shape = Shape(tmp_path_factory.mktemp("production shape"))
+    try:
+        shape.start_components()
+        done = shape.run("migrate")
+        assert done.returncode == 0, done.stderr
+        assert "imported tariff county-residential" in done.stdout
+        done = shape.run("admin", "import", "meters", "/dev/stdin", stdin="meter_id\nhonest\nvictim\n")
+        assert done.returncode == 0, done.stderr
+        yield shape
+    finally:
+        shape.stop_all()
+
+
+@pytest.fixture
+def shape(components: Shape, monkeypatch: pytest.MonkeyPatch) -> Shape:
+    """The whole shape at work; a test may have stopped our processes."""
+    if not set(PROCESSES) <= set(components.processes):
+        components.start_processes()
+    monkeypatch.setenv("SSL_CERT_FILE", str(components.secrets / "mqtt_ca.crt"))
+    return components
+
+
+def add_user(shape: Shape, name: str) -> str:
+    """Return the new password of a user of the broker that runs."""
+    password = shape.script("mqtt-user.sh", name).strip()
+    shape.processes["mqtt"].send_signal(signal.SIGHUP)
+    return password
+
+
+def sign_in(shape: Shape, user: str, password: str, **options: Any) -> MeterSender:
+    sender = shape.sender(user, password, **options)
+
+    def is_open() -> bool:
+        sender.poll(0.05)
+        return sender.is_open
+
+    shape.wait(is_open, f"{user} to be let in", 15)  # a changed password is read when the signal is handled
+    return sender
+
+
+def reading(seq: int, import_wh: int, **more: Any) -> dict[str, Any]:
+    return {"seq": seq, "read_at": 1_795_000_000 + 900 * seq, "import_wh": import_wh, **more}
+
+
+def publish(shape: Shape, sender: MeterSender, place: str, payload: Any) -> None:
+    sender.publish_later(f"gridtally/v1/{place}", json.dumps(payload).encode())
+    assert sender.wait_until_acknowledged(15)  # what is refused is acknowledged too: only the receipt tells
+
+
+def wait_receipt(shape: Shape, sender: MeterSender, meter_id: str, seq: int) -> None:
+    def is_heard() -> bool:
+        sender.poll(0.05)
+        return sender.receipted.get(meter_id, -1) >= seq
+
+    shape.wait(is_heard, f"the receipt of {meter_id} {seq}", 30)
+
+
+def readings_of(shape: Shape, meter_id: str) -> list[int]:
+    query = f"select import_wh from fact join meter using (meter_no) where meter_id = '{meter_id}' order by end_at"
+    return [row[0] for row in shape.sql(query)]
+
+
+def test_a_simulated_town_is_receipted_over_tls_and_the_books_balance(shape: Shape) -> None:
+    password = add_user(shape, "head-end")
+    words = ("simulate", "--once", "--days", "1", "--meters", str(METERS))
+    done = shape.run("admin", *words, GRIDTALLY_MQTT__PASSWORD=password)
+    assert done.returncode == 0, done.stdout + done.stderr  # it ends when receipts cover everything
+    (facts,) = shape.sql("select count(*) from fact join meter using (meter_no) where meter_id like 'm-%'")[0]
+    assert facts >= METERS * QUARTERS_A_DAY
+    assert facts % METERS == 0
+    done = shape.run("admin", "check")
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_a_meter_publishes_as_itself_and_as_nobody_else(shape: Shape) -> None:
+    honest = sign_in(shape, "meters/honest", add_user(shape, "meters/honest"))
+    victim = sign_in(shape, "meters/victim", add_user(shape, "meters/victim"))
+    head_end = sign_in(shape, "head-end", add_user(shape, "head-end"))
+    refused_before = shape.sql("select count(*) from dead_letter")
+    publish(shape, honest, "meters/honest/readings", reading(0, HONEST_WH))
+    wait_receipt(shape, honest, "honest", 0)
+
+    forged = reading(7, FORGED_WH)
+    publish(shape, honest, "meters/victim/readings", forged)
+    publish(shape, honest, "meters/victim/events", {"seq": 1, "at": forged["read_at"], "code": "cover_open"})
+    publish(shape, honest, "meters/victim/receipts", {"boot_id": 0, "seq": 99, "read_at": ""})
+    publish(shape, honest, "gateways/gw-9/readings", [{**forged, "meter_id": "victim"}])
+    publish(shape, honest, "gateways/honest/readings", [{**forged, "meter_id": "victim"}])
+    # what comes after the forgeries on the same ways shows that they would have come by now
+    publish(shape, victim, "meters/victim/readings", reading(0, HONEST_WH))
+    for seq, gateway in ((1, "gw-9"), (2, "honest")):
+        publish(shape, head_end, f"gateways/{gateway}/readings", [reading(seq, HONEST_WH + seq, meter_id="honest")])
+    wait_receipt(shape, victim, "victim", 0)
+    wait_receipt(shape, honest, "honest", 2)
+    assert readings_of(shape, "victim") == [HONEST_WH]
+    assert victim.receipted == {"victim": 0}  # no forged receipt, and none of another meter
+    assert shape.sql("select count(*) from dead_letter") == refused_before
+    assert shape.sql("select count(*) from alarm where subject like '%victim%'") == [(0,)]
+    for sender in (honest, victim, head_end):
+        sender.shut()
+
+
+@pytest.mark.parametrize("user", ["gridtally-bridge", "gridtally-health"])
+def test_our_own_users_may_not_publish_readings(shape: Shape, user: str) -> None:
+    role = user.removeprefix("gridtally-")
+    password = (shape.secrets / f"mqtt_{role}_password").read_text("utf-8")
+    head_end = sign_in(shape, "head-end", add_user(shape, "head-end"))
+    ours = sign_in(shape, user, password, client_id=f"test-{role}", tls=False)
+    seq = 100 if role == "bridge" else 200
+    publish(shape, ours, "meters/honest/readings", reading(seq, FORGED_WH))
+    publish(shape, head_end, "meters/honest/readings", reading(seq + 1, HONEST_WH + seq))
+    shape.wait(lambda: HONEST_WH + seq in readings_of(shape, "honest"), "the reading after the forgery", 30)
+    assert FORGED_WH not in readings_of(shape, "honest")
+    ours.shut()
+    head_end.shut()
+
+
+@pytest.mark.parametrize(("user", "password"), [("head-end", "guessed"), ("meters/unknown", ""), ("", "")])
+def test_nobody_is_let_in_without_the_right_password(shape: Shape, user: str, password: str) -> None:
+    sender = shape.sender(user, password)
+    lines = len(shape.log("mqtt").splitlines())
+
+    def is_refused() -> bool:
+        sender.poll(0.05)
+        assert not sender.is_open
+        return any("not authorised" in line for line in shape.log("mqtt").splitlines()[lines:])
+
+    shape.wait(is_refused, "the broker to refuse", 15)
+
+
+def test_a_meter_cannot_take_the_bridges_session_over(shape: Shape) -> None:
+    settings = SERVICES["bridge"]["environment"]
+    thief = sign_in(
+        shape, "meters/honest", add_user(shape, "meters/honest"), client_id=settings["GRIDTALLY_MQTT__USERNAME"]
+    )
+    publish(shape, thief, "meters/honest/readings", reading(300, HONEST_WH + 300))
+    shape.wait(lambda: HONEST_WH + 300 in readings_of(shape, "honest"), "the bridge to go on", 30)
+    assert not re.search("Client gridtally-bridge (already connected|closed)", shape.log("mqtt"))
+    thief.shut()
+
+
+def test_what_prometheus_scrapes_is_where_the_settings_put_it(shape: Shape) -> None:
+    for place, name in enumerate(PROCESSES):
+        record = json.loads((shape.directory / name / "run" / f"metrics-{name}.json").read_text("utf-8"))
+        assert record["url"].startswith(f"http://{METRICS_HOST}:")
+        text = urllib.request.urlopen(f"{record['url']}/metrics", timeout=5).read().decode()
+        assert "gridtally_" in text
+        fixed = f"http://{METRICS_HOST}:{9780 + place}"
+        assert record["url"] == fixed or _is_taken(fixed), f"{name} is at {record['url']}, not at {fixed}"
+
+
+def _is_taken(url: str) -> bool:
+    """Return whether something else of this machine answers there: another system's process, not ours."""
+    try:
+        urllib.request.urlopen(f"{url}/health", timeout=5).close()
+    except urllib.error.HTTPError:
+        return True
+    except OSError:
+        return False
+    return True
+
+
+def test_each_process_ends_in_order_when_docker_stops_it(shape: Shape) -> None:
+    codes = shape.stop(*PROCESSES)
+    assert codes == {**dict.fromkeys(PROCESSES, 0), "console": -signal.SIGTERM}  # uvicorn passes the signal on
+
+
+def test_a_database_that_is_up_to_date_is_migrated_without_a_change(shape: Shape) -> None:
+    done = shape.run("migrate")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "up to date"
