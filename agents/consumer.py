@@ -14,7 +14,7 @@ import itertools
 import os
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
 
@@ -24,8 +24,19 @@ from faust.types import TP
 from psycopg import Error as DatabaseError
 
 from agents.publisher import PublishError
+from monitoring.clock import now_us
 from monitoring.log import get_logger
-from monitoring.metrics import BATCH_SECONDS, BATCHES, MESSAGES, RETRIES, Health, serve_metrics
+from monitoring.metrics import (
+    BATCH_SECONDS,
+    BATCHES,
+    LAG_RECORDS,
+    LAG_SECONDS,
+    MESSAGES,
+    NEXT_OFFSET,
+    RETRIES,
+    Health,
+    serve_metrics,
+)
 from schemas.settings import Settings
 
 EXIT_TEMPORARY = 75
@@ -60,6 +71,12 @@ class Handler(Protocol):
 
     def commit(self, topic: str, partition: int, records: Sequence[Record]) -> None:
         """Make the outcome of the records durable; the same records may come again."""
+
+    def progress(self) -> Mapping[tuple[str, int], tuple[int, int]]:
+        """Return next offset and watermark (epoch µs, 0 without one) of each partition, as last committed.
+
+        Called from the event loop while `commit` runs in its thread: it only looks.
+        """
 
     def close(self) -> None:
         """Give back connections."""
@@ -177,8 +194,22 @@ def add_agent(app: faust.App, runner: _Runner, batch_max: int, batch_wait_s: flo
 
     @app.timer(TURN_S)
     async def turn() -> None:
-        """Show that the loop turns."""
+        """Show that the loop turns, and how far behind the database is."""
         runner.health.turned()
+        show_lag(app, runner.handler)
+
+
+def show_lag(app: faust.App, handler: Handler) -> None:
+    """Show lag by the database's offsets: Faust's own are a hint."""
+    now = now_us()
+    for (topic, partition), (next_offset, watermark_us) in handler.progress().items():
+        stage, label = handler.consumer, str(partition)
+        NEXT_OFFSET.labels(stage, topic, label).set(next_offset)
+        if watermark_us:
+            LAG_SECONDS.labels(stage, label).set(max(now - watermark_us, 0) / 1e6)
+        end_offset = app.consumer.highwater(TP(topic, partition))
+        if end_offset is not None:
+            LAG_RECORDS.labels(stage, topic, label).set(max(end_offset - next_offset, 0))
 
 
 def by_partition(batch: Sequence[Any]) -> dict[TP, list[Record]]:

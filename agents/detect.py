@@ -11,6 +11,7 @@ import psycopg
 
 from agents import consumer
 from agents.consumer import Record
+from agents.frames import bad_frame_letter
 from agents.outbox import Outbox
 from agents.outgoing import Outgoing
 from agents.publisher import Publisher
@@ -23,6 +24,7 @@ from schemas.frame import FrameError, decode_events, decode_readings, watermark_
 from schemas.settings import Settings
 from schemas.topic import GRID_ALARMS, METER_EVENTS, METER_READINGS
 from storage.alarm import AlarmChange, clear_alarm, fetch_active, raise_alarm
+from storage.dead_letter import write_dead_letters
 from storage.offset import GapError, OffsetCounts, advance, lock_offset
 from storage.registry import Registry, load_registry, refresh_registry
 from storage.settlement import write_outbox
@@ -59,6 +61,7 @@ class DetectHandler:
         """Next offset of meter.readings that memory stands at; the database may be behind it."""
         self._committed: dict[int, int] = {}
         self._checkpoint_at: dict[int, float] = {}
+        self._progress: dict[tuple[str, int], tuple[int, int]] = {}
 
     def connection(self) -> psycopg.Connection:
         """Return the one connection of this worker, opened anew after an error."""
@@ -87,6 +90,7 @@ class DetectHandler:
         """Return where each partition goes on, with its state loaded."""
         offsets = {}
         self._at.clear()
+        self._progress.clear()
         for topic, partition in sorted(assigned):
             plain = topic.removeprefix(self.prefix)
             with self.connection().transaction():
@@ -207,6 +211,7 @@ class DetectHandler:
             )
         self._alarmed[partition][changed] = silent[changed]
         self._committed[partition] = next_offset
+        self._progress[self.topics[0], partition] = next_offset, state.watermark_us
         self._checkpoint_at[partition] = time.monotonic()
         self._outbox.committed(partition, next_offset, ids, items, len(published))
         self._show_active(partition)
@@ -254,6 +259,7 @@ class DetectHandler:
             next_offset = todo[-1].offset + 1
             ids = write_outbox(conn, key, next_offset, items, published)
             advance(conn, key, next_offset=next_offset, worker=self.worker, counts=OffsetCounts())
+        self._progress[self.topics[1], partition] = next_offset, 0
         self._outbox.committed(partition, next_offset, ids, items, len(published))
 
     def _take_events(self, record: Record) -> list[AlarmChange]:
@@ -266,11 +272,7 @@ class DetectHandler:
         return [change for change in changes if change is not None]
 
     def _keep_bad_frame(self, record: Record, why: str) -> None:
-        self.connection().execute(
-            "insert into dead_letter (stage, code, detail, mqtt_topic, payload, raw_partition, raw_offset, raw_index,"
-            " received_at) values ('detect', 'bad_frame', %s, '', %s, %s, %s, -1, to_timestamp(%s)) on conflict do nothing",
-            (why, record.value, record.partition, record.offset, now_us() / 1e6),
-        )
+        write_dead_letters(self.connection(), CONSUMER, [bad_frame_letter(record, why, now_us())])
 
     def _take_event(self, row: dict[str, object]) -> AlarmChange | None:
         conn = self.connection()
@@ -290,6 +292,10 @@ class DetectHandler:
             return clear_alarm(conn, subject, TAMPER, at, f"event {code}")
         detail = f"event {code}" + (f": {row['detail']}" if row["detail"] else "")
         return raise_alarm(conn, subject, TAMPER, priority=PRIORITY[TAMPER], detail=detail[:500], at=at)
+
+    def progress(self) -> dict[tuple[str, int], tuple[int, int]]:
+        """Return next offset and watermark of each partition."""
+        return dict(self._progress)
 
     def close(self) -> None:
         """Give back the connection."""

@@ -10,6 +10,8 @@ import pyarrow.compute as pc
 from agents.consumer import Record
 from metering.fact import Columns
 from schemas.frame import ELECTRICAL, READINGS_SCHEMA, FrameError, decode_readings, watermark_of
+from schemas.reject import RejectCode
+from storage.dead_letter import DeadLetter
 
 _PLAIN = [field.name for field in READINGS_SCHEMA if field.name not in (*ELECTRICAL, "gateway_id", "seq")]
 
@@ -48,6 +50,12 @@ def batch_from_records(records: Sequence[Record], partition: int) -> ReadingBatc
     columns["frame_offset"] = np.repeat(np.array(offsets, np.int64), sizes)
     columns["frame_partition"] = np.full(table.num_rows, partition, np.int64)
     return ReadingBatch(columns, table["gateway_id"], watermark_us, bad)
+
+
+def bad_frame_letter(record: Record, why: str, now_us: int) -> DeadLetter:
+    """Return the dead letter of a record that is not a frame."""
+    raw = record.partition, record.offset, -1
+    return DeadLetter(RejectCode.BAD_FRAME, why, "", None, None, None, record.value, raw, now_us)
 
 
 def _integers(column: pa.ChunkedArray) -> np.ndarray:

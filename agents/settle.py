@@ -11,22 +11,25 @@ import psycopg
 
 from agents import consumer
 from agents.consumer import Record
-from agents.frames import ReadingBatch, batch_from_records
+from agents.frames import ReadingBatch, bad_frame_letter, batch_from_records
 from agents.outbox import Outbox
 from agents.outgoing import Charges, Outgoing, live_figures
 from agents.publisher import Publisher
+from metering.fact import Columns
 from metering.settlement import Settled, plan_batch, settle_batch
 from metering.state import MeterStates
 from monitoring.clock import now_us
 from monitoring.log import get_logger
+from monitoring.metrics import BATCH_READINGS, DEAD_LETTERS, DELAY_SECONDS, READINGS
 from schemas.reject import RejectCode
 from schemas.settings import Settings
 from schemas.topic import METER_READINGS
+from storage.dead_letter import DeadLetter, write_dead_letters
 from storage.offset import OffsetCounts, OffsetRow, advance, lock_offset, skip_replays
 from storage.partition import DailyPartitions
 from storage.raw_record import RawMessages
 from storage.registry import Registry, load_registry, refresh_registry
-from storage.settlement import BatchDone, days_of, fetch_history, write_batch, write_dead_letters
+from storage.settlement import BatchDone, days_of, fetch_history, write_batch
 from storage.state import StateRows, load_partition
 
 CONSUMER = "settle"
@@ -45,14 +48,16 @@ class SettleHandler:
 
     consumer = CONSUMER
 
-    def __init__(self, settings: Settings, database: str, bootstrap_servers: str) -> None:
-        """Connect at the first assignment."""
+    def __init__(
+        self, settings: Settings, database: str, bootstrap_servers: str, publisher: Publisher | None = None
+    ) -> None:
+        """Connect at the first assignment; without a publisher given, publish to Kafka."""
         self.settings = settings
         self.prefix = settings.kafka.topic_prefix
         self.topics: tuple[str, ...] = (self.prefix + METER_READINGS,)
         self.database = database
         self.worker = f"{socket.gethostname()}-{os.getpid()}-{int(time.time())}"
-        self.publisher = Publisher(bootstrap_servers)
+        self.publisher = publisher or Publisher(bootstrap_servers)
         self.raw = RawMessages(bootstrap_servers, self.prefix)
         self.days = DailyPartitions()
         self.states = MeterStates.empty(0)
@@ -63,6 +68,7 @@ class SettleHandler:
         self._stands_at: dict[int, int] = {}
         """Offset that the state in memory stands at, by partition; absent means it must be loaded."""
         self._outbox = Outbox(CONSUMER, self.publisher, self.prefix)
+        self._progress: dict[tuple[str, int], tuple[int, int]] = {}
         self._dirty = np.zeros(0, np.bool_)
         self._partition_of = np.zeros(0, np.int64)
         self._batches_since: dict[int, int] = {}
@@ -127,6 +133,7 @@ class SettleHandler:
 
     def _forget(self, partition: int) -> None:
         self._stands_at.pop(partition, None)
+        self._progress.pop((self.topics[0], partition), None)
         self._outbox.forget(partition)
 
     def _load(self, partition: int, row: OffsetRow) -> None:
@@ -191,7 +198,7 @@ class SettleHandler:
         """Write one batch inside the transaction; return what to do in memory once it is committed."""
         next_offset = records[-1].offset + 1
         columns = batch.columns
-        self._keep_bad_frames(batch, partition)
+        self._keep_bad_frames(batch)
         if not len(columns["read_at"]):
             counts = OffsetCounts()
             key = (CONSUMER, METER_READINGS, partition)
@@ -203,12 +210,12 @@ class SettleHandler:
                 counts=counts,
                 watermark_us=batch.watermark_us,
             )
-            return lambda: self._stands_at.__setitem__(partition, next_offset)
+            return lambda: self._moved(partition, next_offset, batch.watermark_us)
         registry = self.registry(int(columns["meter_no"].max()))
         plan = plan_batch(columns, self.states, registry.meters)
         history = fetch_history(self.connection(), plan.history_from)
         settled = settle_batch(plan, history, self.states, registry.meters, registry.prices)
-        refused = write_dead_letters(self.connection(), columns, settled.refused, self._describer(batch))
+        refused = keep_refused(self.connection(), columns, settled.refused, self._describer(batch))
         outbox = self._outgoing(settled, batch, partition, next_offset)
         checkpoint = self._checkpoint(partition, settled)
         published = self._outbox.published(partition)
@@ -230,18 +237,21 @@ class SettleHandler:
                 self._dirty[checkpoint.meter_no] = False
                 self._batches_since[partition] = 0
                 self._checkpoint_at[partition] = time.monotonic()
-            self._stands_at[partition] = next_offset
+            self._moved(partition, next_offset, batch.watermark_us)
             self._outbox.committed(partition, next_offset, ids, outbox, len(published))
+            show_outcomes(batch, settled, refused)
 
         return committed
 
-    def _keep_bad_frames(self, batch: ReadingBatch, partition: int) -> None:
-        for record, why in batch.bad:
-            self.connection().execute(
-                "insert into dead_letter (stage, code, detail, mqtt_topic, payload, raw_partition, raw_offset, raw_index,"
-                " received_at) values ('settle', %s, %s, '', %s, %s, %s, -1, to_timestamp(%s)) on conflict do nothing",
-                (RejectCode.BAD_FRAME.word, why, record.value, partition, record.offset, now_us() / 1e6),
-            )
+    def _moved(self, partition: int, next_offset: int, watermark_us: int) -> None:
+        """Note in memory how far a partition came."""
+        self._stands_at[partition] = next_offset
+        key = self.topics[0], partition
+        self._progress[key] = next_offset, max(watermark_us, self._progress.get(key, (0, 0))[1])
+
+    def _keep_bad_frames(self, batch: ReadingBatch) -> None:
+        letters = [bad_frame_letter(record, why, now_us()) for record, why in batch.bad]
+        write_dead_letters(self.connection(), CONSUMER, letters)
 
     def _describer(self, batch: ReadingBatch) -> Callable[[int], tuple[str, str, bytes]]:
         fetched = 0
@@ -281,11 +291,58 @@ class SettleHandler:
         states.put(np.searchsorted(rows, settled.touched), settled.states)
         return StateRows(rows, states)
 
+    def progress(self) -> dict[tuple[str, int], tuple[int, int]]:
+        """Return next offset and watermark of each partition."""
+        return dict(self._progress)
+
     def close(self) -> None:
         """Give back the connections."""
         self.raw.close()
         if self._conn is not None:
             self._conn.close()
+
+
+def keep_refused(
+    conn: psycopg.Connection,
+    batch: Columns,
+    refused: Sequence[tuple[int, RejectCode, str]],
+    describe: Callable[[int], tuple[str, str, bytes]],
+) -> int:
+    """Keep refused readings with their bytes; return how many are new: the same lineage again changes nothing.
+
+    Args:
+        conn: Inside the settlement transaction.
+        batch: The batch that `refused` names rows of.
+        refused: Row, code, detail.
+        describe: Gives MQTT topic, meter id and payload of a row.
+    """
+    letters = []
+    for row, code, detail in refused:
+        topic, meter_id, payload = describe(row)
+        boot_id, seq, partition, offset, index, received_at = (
+            int(batch[name][row])
+            for name in ("boot_id", "seq", "raw_partition", "raw_offset", "raw_index", "received_at")
+        )
+        raw = partition, offset, index
+        letters.append(DeadLetter(code, detail, topic, meter_id, boot_id, seq, payload, raw, received_at))
+    return write_dead_letters(conn, CONSUMER, letters)
+
+
+def show_outcomes(batch: ReadingBatch, settled: Settled, refused: int) -> None:
+    """Count the outcomes of a committed batch for the metrics."""
+    counts = {
+        "accepted": settled.accepted - settled.late,
+        "late": settled.late,
+        "duplicate": settled.duplicates + len(settled.refused) - refused,
+        "rejected": refused,
+        "rejected_before": settled.refused_before,
+    }
+    for outcome, count in counts.items():
+        READINGS.labels(CONSUMER, outcome).inc(count)
+    for _, code, _ in settled.refused:
+        DEAD_LETTERS.labels(CONSUMER, code.word).inc()
+    BATCH_READINGS.labels(CONSUMER).observe(len(batch.columns["read_at"]))
+    DELAY_SECONDS.observe((now_us() - batch.columns["received_at"]) / 1e6)
 
 
 def run(settings: Settings, database: str, bootstrap_servers: str, name: str = CONSUMER) -> None:

@@ -1,240 +1,43 @@
 """The validate agent: messages as received become frames of readings and events; what is refused becomes a dead letter."""
 
-import dataclasses
 import json
 import os
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import psycopg
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from agents import consumer
 from agents.consumer import Record
+from agents.decoding import Taken, Validated, Validator, readings_frame
 from agents.publisher import Publisher
-from metering.fact import Columns
-from metering.receipt import extend_receipt
+from agents.unknown_meter import receipts_of_unknown
+from metering.fact import concatenate
 from metering.validation import refusals
-from monitoring.clock import now_us
-from schemas.frame import (
-    ELECTRICAL,
-    EVENTS_SCHEMA,
-    READINGS_SCHEMA,
-    RECEIPTS_SCHEMA,
-    FrameError,
-    decode_raw,
-    encode_frame,
-    watermark_of,
-)
-from schemas.ids import is_meter_id, partition_of
-from schemas.message import (
-    SEQ_MAX,
-    Event,
-    GatewayReading,
-    Reading,
-    Refusal,
-    decode_message,
-    element_bytes,
-    instant_us,
-    refusal_of,
-)
+from monitoring.metrics import BATCH_READINGS, DEAD_LETTERS, READINGS
+from schemas.frame import EVENTS_SCHEMA, READINGS_SCHEMA, encode_frame
+from schemas.ids import partition_of
+from schemas.message import EVENT_DETAIL_MAX, Event, Refusal, element_bytes
 from schemas.reject import RejectCode
 from schemas.settings import Settings, ValidateSettings
-from schemas.topic import METER_EVENTS, METER_RAW, METER_READINGS, METER_RECEIPTS, Source, source_of
+from schemas.topic import METER_EVENTS, METER_RAW, METER_READINGS, METER_RECEIPTS
+from storage.dead_letter import DeadLetter, write_dead_letters
 from storage.offset import OffsetCounts, advance, fetch_next_offsets, lock_offset, skip_replays
 from storage.raw_record import ELEMENTS_PER_MESSAGE
 from storage.registry import Registry, load_registry, refresh_registry
-from storage.state import pending_from_text, text_from_pending
 
 CONSUMER = "validate"
 REGISTRY_CHECK_S = 1.0
+FRAME_ROWS_MAX = 10_000
+"""A row has about 130 bytes before compression: a frame stays below 2 MiB, Kafka's limit for us is 8."""
 
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Lineage:
-    """Where an element came from."""
-
-    partition: int
-    offset: int
-    index: int
-    mqtt_topic: str
-    received_at: int
-
-
-@dataclasses.dataclass(slots=True)
-class Taken:
-    """A decoded reading or event with its meter and lineage."""
-
-    meter_no: int
-    item: Any
-    at_us: int
-    gateway_id: str | None
-    lineage: Lineage
-    payload: bytes
-    """Of the whole message."""
-
-
-@dataclasses.dataclass
-class Validated:
-    """What a batch of raw frames came to."""
-
-    readings: list[Taken] = dataclasses.field(default_factory=list)
-    events: list[Taken] = dataclasses.field(default_factory=list)
-    refused: list[tuple[Lineage, Refusal, int | None, str | None]] = dataclasses.field(default_factory=list)
-    """Lineage, refusal, number of the meter if it is known, gateway."""
-    watermark_us: int = 0
-    messages: int = 0
-
-
-class Validator:
-    """Decodes and identifies; pure but for the registry that it is given."""
-
-    def __init__(self, registry: Registry, refresh: Any) -> None:
-        """Take master data, and a function that looks for newer ones before a meter is called unknown."""
-        self.registry = registry
-        self._refresh = refresh
-
-    def meter_no_of(self, meter_id: str) -> int | None:
-        """Return a meter's number, looking again when it is unknown."""
-        number = self.registry.number_of.get(meter_id)
-        if number is None:
-            self.registry = self._refresh(self.registry)
-            number = self.registry.number_of.get(meter_id)
-        return number
-
-    def take_record(self, out: Validated, record: Record) -> None:
-        """Add the messages of one raw frame to the outcome."""
-        try:
-            frame = decode_raw(record.value)
-        except FrameError as error:
-            lineage = Lineage(record.partition, record.offset, -1, "", now_us())
-            refusal = Refusal(RejectCode.BAD_FRAME, str(error)[:300], 0, record.value)
-            out.refused.append((lineage, refusal, None, None))
-            return
-        out.watermark_us = max(out.watermark_us, watermark_of(frame) or 0)
-        columns = (frame.column(name).to_pylist() for name in ("mqtt_topic", "payload", "received_at"))
-        for place, (topic, payload, received_at) in enumerate(zip(*columns, strict=True)):
-            base = place * ELEMENTS_PER_MESSAGE
-            lineage = Lineage(record.partition, record.offset, base, topic, received_at)
-            self._take_message(out, lineage, payload)
-        out.messages += frame.num_rows
-
-    def _take_message(self, out: Validated, lineage: Lineage, payload: bytes) -> None:
-        source = source_of(lineage.mqtt_topic)
-        if source is None:
-            detail = f"{lineage.mqtt_topic[:200]!r} is no topic of meters or gateways"
-            out.refused.append((lineage, Refusal(RejectCode.UNKNOWN_TOPIC, detail, 0, payload), None, None))
-            return
-        is_event = source.kind == "events"
-        is_gateway = source.owner == "gateways"
-        kind = Event if is_event else GatewayReading if is_gateway else Reading
-        good, refused = decode_message(kind, payload)
-        own = None if is_gateway else self.meter_no_of(source.owner_id)
-        for refusal in refused:
-            self._refuse(out, lineage, refusal, source)
-        for element, item in good:
-            self._take_element(out, lineage, payload, source, (element, item, own))
-
-    def _take_element(
-        self,
-        out: Validated,
-        lineage: Lineage,
-        payload: bytes,
-        source: Source,
-        taken: tuple[int, Any, int | None],
-    ) -> None:
-        element, item, own = taken
-        at_us = instant_us(item.read_at if source.kind == "readings" else item.at)
-        number = own
-        fault = None
-        if source.owner == "gateways":
-            if not is_meter_id(item.meter_id):
-                fault = RejectCode.BAD_METER_ID, f"{item.meter_id[:80]!r}"
-            else:
-                number = self.meter_no_of(item.meter_id)
-        elif item.meter_id is not None and item.meter_id != source.owner_id:
-            fault = RejectCode.METER_MISMATCH, f"topic of {source.owner_id}, payload of {item.meter_id[:80]!r}"
-        if fault is None and number is None:
-            fault = RejectCode.UNKNOWN_METER, f"{item.meter_id or source.owner_id} is not in the master data"
-        if fault is None and at_us is None:
-            fault = RejectCode.IMPOSSIBLE_TIME, "beyond what a clock can show"
-        if fault is None and item.seq > SEQ_MAX:
-            fault = RejectCode.WRONG_TYPE, "Expected `seq` below 2^64"
-        if fault is not None:
-            refusal = refusal_of(*fault, element, element_bytes(payload, element))
-            self._refuse(out, lineage, refusal, source)
-            return
-        assert number is not None
-        assert at_us is not None
-        gateway_id = source.owner_id if source.owner == "gateways" else None
-        place = dataclasses.replace(lineage, index=lineage.index + element)
-        out_list = out.readings if source.kind == "readings" else out.events
-        out_list.append(Taken(number, item, at_us, gateway_id, place, payload))
-
-    def _refuse(self, out: Validated, lineage: Lineage, refusal: Refusal, source: Source) -> None:
-        gateway_id = source.owner_id if source.owner == "gateways" else None
-        meter_id = refusal.meter_id if gateway_id else source.owner_id
-        if source.kind == "events":
-            refusal = dataclasses.replace(refusal, seq=None)  # events count on their own, and have no receipts
-        if refusal.code is RejectCode.METER_MISMATCH:
-            meter_id = source.owner_id
-        number = self.registry.number_of.get(meter_id) if meter_id else None
-        place = dataclasses.replace(lineage, index=lineage.index + refusal.element)
-        out.refused.append((place, dataclasses.replace(refusal, meter_id=meter_id), number, gateway_id))
-
-
-def reading_columns(taken: Sequence[Taken]) -> Columns:
-    """Return decoded readings as columns, nulls as -1 or NaN."""
-    items = [one.item for one in taken]
-
-    def whole(name: str) -> np.ndarray:
-        return np.array([-1 if (v := getattr(item, name)) is None else v for item in items], np.int64)
-
-    def real(values: list[Any]) -> np.ndarray:
-        with np.errstate(over="ignore"):
-            return np.array([np.nan if v is None else v for v in values], np.float64).astype(np.float32)
-
-    columns: Columns = {
-        "meter_no": np.array([one.meter_no for one in taken], np.int64),
-        "read_at": np.array([one.at_us for one in taken], np.int64),
-        "received_at": np.array([one.lineage.received_at for one in taken], np.int64),
-        "seq": np.array([item.seq for item in items], np.uint64),
-        "boot_id": np.array([item.boot_id for item in items], np.int64),
-        "power_w": real([item.power_w for item in items]),
-        "frequency_hz": real([item.frequency_hz for item in items]),
-    }
-    for name in ("import_wh", "export_wh", "import_varh", "export_varh", "interval_s"):
-        columns[name] = whole(name)
-    for name, prefix in (("voltage_v", "voltage_v"), ("current_a", "current_a")):
-        phases = [_phases(getattr(item, name)) for item in items]
-        for phase in range(3):
-            columns[f"{prefix}{phase + 1}"] = real([values[phase] for values in phases])
-    for name, field in (("raw_partition", "partition"), ("raw_offset", "offset"), ("raw_index", "index")):
-        columns[name] = np.array([getattr(one.lineage, field) for one in taken], np.int64)
-    return columns
-
-
-def _phases(value: float | list[float] | None) -> Sequence[float | None]:
-    if value is None:
-        return (None, None, None)
-    values = value if isinstance(value, list) else [value]
-    return (*values, *((None,) * (3 - len(values))))
-
-
-def readings_frame(columns: Columns, gateway_ids: Sequence[str | None]) -> pa.RecordBatch:
-    """Return columns as a batch of READINGS_SCHEMA."""
-    arrays = []
-    for field in READINGS_SCHEMA:
-        if field.name == "gateway_id":
-            arrays.append(pa.array(gateway_ids, pa.string()))
-            continue
-        values = columns[field.name]
-        mask = np.isnan(values) if field.name in ELECTRICAL else values == -1 if field.nullable else None
-        arrays.append(pa.array(values, field.type, mask=mask))
-    return pa.RecordBatch.from_arrays(arrays, schema=READINGS_SCHEMA)
+Frames = list[tuple[str, int, bytes]]
+"""Topic, partition and bytes of each."""
 
 
 class ValidateHandler:
@@ -254,7 +57,8 @@ class ValidateHandler:
         self._conn: psycopg.Connection | None = None
         self._validator: Validator | None = None
         self._checked = 0.0
-        self._partition_of: dict[int, int] = {}
+        self._partition_of = np.zeros(0, np.int64)
+        self._progress: dict[tuple[str, int], tuple[int, int]] = {}
 
     def connection(self) -> psycopg.Connection:
         """Return the one connection of this worker, opened anew after an error."""
@@ -286,6 +90,7 @@ class ValidateHandler:
         """Return where each partition goes on."""
         plain = {(METER_RAW, partition) for _, partition in assigned}
         rows = fetch_next_offsets(self.connection(), CONSUMER, plain)
+        self._progress.clear()
         return {(topic, partition): rows[METER_RAW, partition] for topic, partition in assigned}
 
     def commit(self, topic: str, partition: int, records: Sequence[Record]) -> None:
@@ -295,8 +100,6 @@ class ValidateHandler:
         offset in one transaction. 3. Publish those receipts. A crash between 1 and 2 produces the frames again:
         settlement takes the readings for the duplicates that they are.
         """
-        del topic
-        row = None
         with self.connection().transaction():
             row = lock_offset(self.connection(), CONSUMER, METER_RAW, partition)
             todo = skip_replays(row, records)
@@ -310,82 +113,87 @@ class ValidateHandler:
             for frame_topic, target, payload in frames:
                 self.publisher.produce(self.prefix + frame_topic, target, payload)
             self.publisher.flush()  # Step 1.
-            self._write_dead_letters(out)  # Step 2.
-            receipts = self._receipt_unknown(out)
+            write_dead_letters(
+                self.connection(), CONSUMER, [letter_of(*refused[:2]) for refused in out.refused]
+            )  # Step 2.
+            receipts = receipts_of_unknown(self.connection(), out.refused)
+            next_offset = todo[-1].offset + 1
             advance(
                 self.connection(),
                 (CONSUMER, METER_RAW, partition),
-                next_offset=todo[-1].offset + 1,
+                next_offset=next_offset,
                 worker=self.worker,
                 counts=counts,
                 watermark_us=out.watermark_us,
             )
+        self._progress[topic, partition] = next_offset, max(out.watermark_us, row.watermark_us)
+        show_outcomes(out, counts)
         if receipts is not None:  # Step 3.
             self.publisher.produce(self.prefix + METER_RECEIPTS, partition, receipts)
             self.publisher.flush()
 
-    def _frames(self, out: Validated, partition: int) -> tuple[list[tuple[str, int, bytes]], OffsetCounts]:
-        """Return topic, partition and bytes of what goes on, and the counts; refusals of columns are added to `out`."""
-        columns = reading_columns(out.readings) if out.readings else None
-        refused_columns = 0
-        if columns is not None:
-            codes = refusals(
-                columns,
-                self.validator().registry.meters.modulus_wh[columns["meter_no"]],
-                self.limits.future_max_s,
-                self.limits.past_max_days,
-            )
-            for row in np.flatnonzero(codes).tolist():
-                self._refuse_row(out, out.readings[row], RejectCode(int(codes[row])))
-            refused_columns = int(np.count_nonzero(codes))
-            keep = np.flatnonzero(codes == 0)
-            columns = {name: values[keep] for name, values in columns.items()}
-            columns["status"] = columns["refusal"] = np.zeros(len(keep), np.int64)
-            gateways = [out.readings[row].gateway_id for row in keep.tolist()]
-        frames = []
+    def _frames(self, out: Validated, partition: int) -> tuple[Frames, OffsetCounts]:
+        """Return what goes on, and the counts; refusals of columns are added to `out`."""
         batches: dict[int, list[pa.RecordBatch]] = {partition: []}
-        if columns is not None and len(columns["meter_no"]):
-            for target, rows in self._by_partition(columns["meter_no"]).items():
-                part = {name: values[rows] for name, values in columns.items()}
-                batch = readings_frame(part, [gateways[row] for row in rows.tolist()])
-                batches.setdefault(target, []).append(batch)
+        accepted = 0
+        if out.parts:
+            columns = concatenate([part.columns() for part in out.parts])
+            gateway_ids = [name for part in out.parts for name in part.gateway_ids]
+            keep = self._refuse_columns(out, columns)
+            accepted = len(keep)
+            columns["status"] = columns["refusal"] = np.zeros(len(columns["meter_no"]), np.int64)
+            for target, rows in self._by_partition(columns["meter_no"], keep).items():
+                for low in range(0, len(rows), FRAME_ROWS_MAX):
+                    chosen = rows[low : low + FRAME_ROWS_MAX]
+                    part = {name: values[chosen] for name, values in columns.items()}
+                    batch = readings_frame(part, [gateway_ids[row] for row in chosen.tolist()])
+                    batches.setdefault(target, []).append(batch)
         for target, batch in self._ride_along(out):
             batches.setdefault(target, []).append(batch)
+        frames: Frames = []
         for target, parts in batches.items():
-            table = pa.Table.from_batches(parts, READINGS_SCHEMA).combine_chunks()
-            whole = table.to_batches()[0] if table.num_rows else _EMPTY_READINGS
-            watermark_us = out.watermark_us if target == partition else None
-            frames.append((METER_READINGS, target, encode_frame(whole, watermark_us)))
+            for place, part in enumerate(_joined(parts), 1 - len(parts)):
+                is_last = target == partition and place >= 0
+                frames.append((METER_READINGS, target, encode_frame(part, out.watermark_us if is_last else None)))
         frames += self._event_frames(out)
-        readings = len(out.readings) - refused_columns
         refused = len(out.refused)
-        return frames, OffsetCounts(readings + refused, readings, 0, 0, refused, 0)
+        return frames, OffsetCounts(accepted + refused, accepted, 0, 0, refused, 0)
 
-    def _refuse_row(self, out: Validated, taken: Taken, code: RejectCode) -> None:
-        element = taken.lineage.index % ELEMENTS_PER_MESSAGE
-        raw = element_bytes(taken.payload, element)
-        item = taken.item
-        detail = (
-            f"read at {item.read_at}, received at {taken.lineage.received_at / 1e6:.0f}"
-            if code is RejectCode.IMPOSSIBLE_TIME
-            else "a register or measure is beyond what this meter can show"
-        )
-        meter_id = self.validator().registry.meters.meter_id[taken.meter_no]
-        refusal = Refusal(code, detail, element, raw, item.seq, item.boot_id, meter_id)
-        out.refused.append((taken.lineage, refusal, taken.meter_no, taken.gateway_id))
+    def _refuse_columns(self, out: Validated, columns: dict[str, NDArray[Any]]) -> NDArray[np.int64]:
+        """Refuse what the checks over columns refuse, and return the rows that go on."""
+        meters = self.validator().registry.meters
+        modulus_wh = meters.modulus_wh[columns["meter_no"]]
+        codes = refusals(columns, modulus_wh, self.limits.future_max_s, self.limits.past_max_days)
+        if not codes.any():
+            return np.arange(len(codes))
+        ends = np.cumsum([len(part) for part in out.parts])
+        for row in np.flatnonzero(codes).tolist():
+            place = int(np.searchsorted(ends, row, side="right"))
+            part = out.parts[place]
+            taken = part.taken(row - int(ends[place]) + len(part))
+            refusal = refusal_of_row(taken, RejectCode(int(codes[row])), meters.meter_id[taken.meter_no])
+            out.refused.append((taken.lineage, refusal, taken.meter_no, taken.gateway_id))
+        return np.flatnonzero(codes == 0)
 
-    def _target(self, meter_no: int) -> int:
-        if meter_no not in self._partition_of:
-            meter_id = self.validator().registry.meters.meter_id[meter_no]
-            self._partition_of[meter_no] = partition_of(meter_id, self.settings.kafka.partitions)
+    def _targets(self, meter_no: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the partition of each meter; computed once a meter, for a meter's number never changes."""
+        size = self.validator().registry.meters.size
+        if len(self._partition_of) < size:
+            more = np.full(size - len(self._partition_of), -1, np.int64)
+            self._partition_of = np.concatenate([self._partition_of, more])
+        ids, count = self.validator().registry.meters.meter_id, self.settings.kafka.partitions
+        for number in np.unique(meter_no[self._partition_of[meter_no] < 0]).tolist():
+            self._partition_of[number] = partition_of(ids[number], count)
         return self._partition_of[meter_no]
 
-    def _by_partition(self, meter_no: np.ndarray) -> dict[int, np.ndarray]:
-        numbers, place = np.unique(meter_no, return_inverse=True)
-        targets = np.array([self._target(number) for number in numbers.tolist()])[place]
-        return {target: np.flatnonzero(targets == target) for target in np.unique(targets).tolist()}
+    def _by_partition(self, meter_no: NDArray[np.int64], rows: NDArray[np.int64]) -> dict[int, NDArray[np.int64]]:
+        targets = self._targets(meter_no[rows])
+        return {target: rows[targets == target] for target in np.unique(targets).tolist()}
 
-    def _ride_along(self, out: Validated) -> list[tuple[int, pa.RecordBatch]]:
+    def _target(self, meter_no: int) -> int:
+        return int(self._targets(np.array([meter_no]))[0])
+
+    def _ride_along(self, out: Validated) -> Iterator[tuple[int, pa.RecordBatch]]:
         """Return refused readings of known meters as rows that only carry their sequence number to the receipt."""
         parts: dict[int, list[dict[str, Any]]] = {}
         for lineage, refusal, number, gateway_id in out.refused:
@@ -405,98 +213,26 @@ class ValidateHandler:
                 "received_at": lineage.received_at,
             }
             parts.setdefault(self._target(number), []).append(row)
-        return [(target, pa.RecordBatch.from_pylist(rows, schema=READINGS_SCHEMA)) for target, rows in parts.items()]
+        for target, rows in parts.items():
+            for low in range(0, len(rows), FRAME_ROWS_MAX):
+                yield target, pa.RecordBatch.from_pylist(rows[low : low + FRAME_ROWS_MAX], schema=READINGS_SCHEMA)
 
-    def _event_frames(self, out: Validated) -> list[tuple[str, int, bytes]]:
+    def _event_frames(self, out: Validated) -> Frames:
         parts: dict[int, list[dict[str, Any]]] = {}
         ids = self.validator().registry.meters.meter_id
         for taken in out.events:
-            event: Event = taken.item
-            detail = event.detail if isinstance(event.detail, str) else json.dumps(event.detail)
-            row = {
-                "meter_no": taken.meter_no,
-                "meter_id": ids[taken.meter_no],
-                "seq": event.seq,
-                "boot_id": event.boot_id,
-                "at": taken.at_us,
-                "code": event.code,
-                "detail": "" if event.detail is None else detail[:1000],
-                "raw_partition": taken.lineage.partition,
-                "raw_offset": taken.lineage.offset,
-                "raw_index": taken.lineage.index,
-                "received_at": taken.lineage.received_at,
-            }
-            parts.setdefault(self._target(taken.meter_no), []).append(row)
+            parts.setdefault(self._target(taken.meter_no), []).append(event_row(taken, ids[taken.meter_no]))
         return [
             (METER_EVENTS, target, encode_frame(pa.RecordBatch.from_pylist(rows, schema=EVENTS_SCHEMA)))
-            for target, rows in parts.items()
+            for target, events in parts.items()
+            for rows in (
+                events[low : low + FRAME_ROWS_MAX // 10] for low in range(0, len(events), FRAME_ROWS_MAX // 10)
+            )
         ]
 
-    def _write_dead_letters(self, out: Validated) -> None:
-        if not out.refused:
-            return
-        rows = [
-            (
-                refusal.code.word,
-                refusal.detail.replace("\0", ""),
-                lineage.mqtt_topic.replace("\0", ""),
-                (refusal.meter_id or "").replace("\0", "") or None,
-                refusal.boot_id,
-                refusal.seq,
-                refusal.payload,
-                lineage.partition,
-                lineage.offset,
-                lineage.index,
-                lineage.received_at / 1e6,
-            )
-            for lineage, refusal, *_ in out.refused
-        ]
-        with self.connection().cursor() as cursor:
-            cursor.executemany(
-                "insert into dead_letter (stage, code, detail, mqtt_topic, meter_id, boot_id, seq, payload,"
-                " raw_partition, raw_offset, raw_index, received_at) values ('validate', %s, %s, %s, %s, %s, %s, %s,"
-                " %s, %s, %s, to_timestamp(%s)) on conflict do nothing",
-                rows,
-            )
-
-    def _receipt_unknown(self, out: Validated) -> bytes | None:
-        """Keep and return the receipts of meters that are not in the master data."""
-        groups: dict[str, list[tuple[Lineage, Refusal, str | None]]] = {}
-        for lineage, refusal, number, gateway_id in out.refused:
-            known = refusal.meter_id is not None and is_meter_id(refusal.meter_id)
-            if number is None and known and refusal.seq is not None:
-                assert refusal.meter_id is not None
-                groups.setdefault(refusal.meter_id, []).append((lineage, refusal, gateway_id))
-        rows = [self._receipt_one(meter_id, items) for meter_id, items in sorted(groups.items())]
-        if not rows:
-            return None
-        return encode_frame(pa.RecordBatch.from_pylist(rows, schema=RECEIPTS_SCHEMA))
-
-    def _receipt_one(self, meter_id: str, items: list[tuple[Lineage, Refusal, str | None]]) -> dict[str, Any]:
-        conn = self.connection()
-        boot_id = max(refusal.boot_id for _, refusal, _ in items)
-        seqs = [refusal.seq for _, refusal, _ in items if refusal.boot_id == boot_id and refusal.seq is not None]
-        row = conn.execute(
-            "select boot_id, seq, seq_pending from unknown_meter_receipt where meter_id = %s for update",
-            (meter_id,),
-        ).fetchone()
-        same = row is not None and row[0] == boot_id
-        covered, pending = (int(row[1]), pending_from_text(row[2]) or ()) if same and row else (min(seqs) - 1, ())
-        covered, waiting = extend_receipt(covered, pending, seqs)
-        read_at = max(lineage.received_at for lineage, *_ in items)
-        conn.execute(
-            "insert into unknown_meter_receipt (meter_id, boot_id, seq, seq_pending, read_at) values (%s, %s, %s, %s, %s)"
-            " on conflict (meter_id) do update set boot_id = excluded.boot_id, seq = excluded.seq,"
-            " seq_pending = excluded.seq_pending, read_at = excluded.read_at",
-            (meter_id, boot_id, covered, text_from_pending(waiting), read_at),
-        )
-        return {
-            "meter_id": meter_id,
-            "gateway_id": items[-1][2],
-            "boot_id": boot_id,
-            "seq": covered,
-            "read_at": read_at,
-        }
+    def progress(self) -> dict[tuple[str, int], tuple[int, int]]:
+        """Return next offset and watermark of each partition."""
+        return dict(self._progress)
 
     def close(self) -> None:
         """Give back the connection."""
@@ -505,6 +241,70 @@ class ValidateHandler:
 
 
 _EMPTY_READINGS = pa.RecordBatch.from_pylist([], schema=READINGS_SCHEMA)
+
+
+def _joined(parts: list[pa.RecordBatch]) -> list[pa.RecordBatch]:
+    """Return batches joined while they are small together; a heartbeat when there is nothing."""
+    if sum(part.num_rows for part in parts) > FRAME_ROWS_MAX:
+        return parts
+    table = pa.Table.from_batches(parts, READINGS_SCHEMA).combine_chunks()
+    return table.to_batches() if table.num_rows else [_EMPTY_READINGS]
+
+
+def event_row(taken: Taken, meter_id: str) -> dict[str, Any]:
+    """Return an event as a row of EVENTS_SCHEMA."""
+    event: Event = taken.item
+    detail = event.detail if isinstance(event.detail, str) else json.dumps(event.detail)
+    return {
+        "meter_no": taken.meter_no,
+        "meter_id": meter_id,
+        "seq": event.seq,
+        "boot_id": event.boot_id,
+        "at": taken.at_us,
+        "code": event.code,
+        "detail": "" if event.detail is None else detail[:EVENT_DETAIL_MAX],
+        "raw_partition": taken.lineage.partition,
+        "raw_offset": taken.lineage.offset,
+        "raw_index": taken.lineage.index,
+        "received_at": taken.lineage.received_at,
+    }
+
+
+def refusal_of_row(taken: Taken, code: RejectCode, meter_id: str) -> Refusal:
+    """Return the refusal of a reading that the checks over columns refused."""
+    element = taken.lineage.index % ELEMENTS_PER_MESSAGE
+    item = taken.item
+    detail = (
+        f"read at {item.read_at}, received at {taken.lineage.received_at / 1e6:.0f}"
+        if code is RejectCode.IMPOSSIBLE_TIME
+        else "a register or measure is beyond what this meter can show"
+    )
+    return Refusal(code, detail, element, element_bytes(taken.payload, element), item.seq, item.boot_id, meter_id)
+
+
+def letter_of(lineage: Any, refusal: Refusal) -> DeadLetter:
+    """Return a refusal as it is kept."""
+    return DeadLetter(
+        refusal.code,
+        refusal.detail,
+        lineage.mqtt_topic,
+        refusal.meter_id,
+        refusal.boot_id,
+        refusal.seq,
+        refusal.payload,
+        (lineage.partition, lineage.offset, lineage.index),
+        lineage.received_at,
+    )
+
+
+def show_outcomes(out: Validated, counts: OffsetCounts) -> None:
+    """Count the outcomes of a committed batch for the metrics."""
+    READINGS.labels(CONSUMER, "accepted").inc(counts.accepted)
+    READINGS.labels(CONSUMER, "rejected").inc(counts.refused)
+    READINGS.labels(CONSUMER, "event").inc(len(out.events))
+    for _, refusal, *_ in out.refused:
+        DEAD_LETTERS.labels(CONSUMER, refusal.code.word).inc()
+    BATCH_READINGS.labels(CONSUMER).observe(counts.readings)
 
 
 def run(settings: Settings, database: str, bootstrap_servers: str, name: str = CONSUMER) -> None:

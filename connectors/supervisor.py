@@ -58,11 +58,19 @@ class _Child:
 class Supervisor:
     """Keeps the processes of one data directory running."""
 
-    def __init__(self, settings: Settings, settle_workers: int = 1, config: Path | None = None) -> None:
-        """Prepare; nothing is started yet."""
+    def __init__(
+        self,
+        settings: Settings,
+        settle_workers: int = 1,
+        config: Path | None = None,
+        *,
+        workers: Sequence[str] = WORKERS,
+    ) -> None:
+        """Prepare; nothing is started yet. `workers` are those to run beside the components."""
         self.settings = settings
         self.data_dir = settings.data_dir.resolve()
         self.settle_workers = settle_workers
+        self.workers = tuple(workers)
         self.config = config.resolve() if config else None
         self.addresses: Addresses | None = None
         self._components: list[_Child] = []
@@ -170,7 +178,7 @@ class Supervisor:
 
     def _worker_names(self) -> list[str]:
         more = [f"settle-{number}" for number in range(2, self.settle_workers + 1)]
-        return [*WORKERS, *more]
+        return [*self.workers, *more]
 
     def _worker_spec(self, name: str) -> ProcessSpec:
         role = name.split("-", maxsplit=1)[0]

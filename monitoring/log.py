@@ -42,6 +42,7 @@ class _JsonFormatter(logging.Formatter):
             "at": moment,
             "level": record.levelname.lower(),
             "logger": record.name,
+            "pid": record.process,
             "event": record.getMessage(),
             **getattr(record, "fields", {}),
         }

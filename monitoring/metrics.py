@@ -6,13 +6,18 @@ No meter id is ever a label: labels are stages, outcomes, partitions.
 import json
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from prometheus_client import REGISTRY, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.core import HistogramMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
+from prometheus_client.registry import Collector
+from prometheus_client.utils import floatToGoString
 
 from monitoring.log import get_logger
 from schemas.settings import MetricsSettings
@@ -31,17 +36,57 @@ BATCHES = Counter("gridtally_batches", "Batches committed", ["stage"])
 BATCH_SECONDS = Histogram("gridtally_batch_seconds", "Time of one batch", ["stage"], buckets=_SECONDS)
 BATCH_READINGS = Histogram("gridtally_batch_readings", "Readings of one batch", ["stage"], buckets=_ROWS)
 RETRIES = Counter("gridtally_retries", "Batches tried again because a database or broker refused", ["stage"])
-DELAY_SECONDS = Histogram(
-    "gridtally_delay_seconds",
-    "From the bridge's receipt of a reading to its commit",
-    buckets=(0.01, 0.025, 0.05, 0.1, 0.15, 0.25, 0.5, 1, 2.5, 5, 10, 60, 600),
-)
-NEXT_OFFSET = Gauge("gridtally_next_offset", "Next offset by the database", ["stage", "partition"])
+NEXT_OFFSET = Gauge("gridtally_next_offset", "Next offset by the database", ["stage", "topic", "partition"])
 LAG_SECONDS = Gauge("gridtally_lag_seconds", "Age of the newest watermark done", ["stage", "partition"])
+LAG_RECORDS = Gauge(
+    "gridtally_lag_records", "Kafka's end offset less the database's next", ["stage", "topic", "partition"]
+)
 QUEUE_DEPTH = Gauge("gridtally_queue_depth", "What waits, against its bound", ["queue"])
 CONNECTED = Gauge("gridtally_connected", "1 while connected", ["to"])
 ALARMS_ACTIVE = Gauge("gridtally_alarms_active", "Alarms not cleared", ["kind"])
 DEAD_LETTERS = Counter("gridtally_dead_letters", "Dead letters by code", ["stage", "code"])
+
+
+class ColumnHistogram(Collector):
+    """A histogram that takes whole columns at once: one `observe` a reading would cost more than settling it."""
+
+    def __init__(self, name: str, documentation: str, buckets: Sequence[float]) -> None:
+        """Register it.
+
+        Args:
+            name: Of the metric, with its base unit.
+            documentation: For people.
+            buckets: Upper bounds, ascending; one for the rest is added.
+        """
+        self._name, self._documentation = name, documentation
+        self._bounds = np.array(buckets)
+        self._counts = np.zeros(len(buckets) + 1, np.int64)
+        self._sum = 0.0
+        self._lock = threading.Lock()
+        REGISTRY.register(self)
+
+    def observe(self, values: NDArray[Any]) -> None:
+        """Add a column of values."""
+        counts = np.bincount(np.searchsorted(self._bounds, values), minlength=len(self._counts))
+        with self._lock:
+            self._counts += counts
+            self._sum += float(values.sum())
+
+    def collect(self) -> Iterator[Metric]:
+        """Return the one metric."""
+        with self._lock:
+            counts, total = np.cumsum(self._counts).tolist(), self._sum
+        bounds = [*(floatToGoString(bound) for bound in self._bounds.tolist()), "+Inf"]
+        family = HistogramMetricFamily(self._name, self._documentation)
+        family.add_metric([], list(zip(bounds, counts, strict=True)), total)
+        yield family
+
+
+DELAY_SECONDS = ColumnHistogram(
+    "gridtally_delay_seconds",
+    "From the bridge's receipt of a reading to its commit",
+    (0.01, 0.025, 0.05, 0.1, 0.15, 0.25, 0.5, 1, 2.5, 5, 10, 60, 600, 3600),
+)
 
 
 class Health:

@@ -1,16 +1,71 @@
 """Dead letters: what was refused, with its bytes, for people to see and to replay."""
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
 import psycopg
 from psycopg.rows import dict_row
 
+from schemas.reject import RejectCode
+
 _COLUMNS = (
     "dead_letter_id, stage, code, detail, mqtt_topic, meter_id, boot_id, seq, raw_partition, raw_offset, raw_index,"
     " received_at, state, changed_at"
 )
 REPLAYED_MAX = 10_000
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """What was refused, and why."""
+
+    code: RejectCode
+    detail: str
+    mqtt_topic: str
+    """Empty where it is not known."""
+    meter_id: str | None
+    boot_id: int | None
+    seq: int | None
+    payload: bytes
+    raw: tuple[int, int, int]
+    """Partition, offset and index in meter.raw; of a record that is no frame, its own place and -1."""
+    received_at: int
+    """Epoch µs."""
+
+
+def write_dead_letters(conn: psycopg.Connection, stage: str, letters: Sequence[DeadLetter]) -> int:
+    """Keep dead letters in the caller's transaction; return how many are new: the same lineage again changes nothing."""
+    if not letters:
+        return 0
+    rows = [
+        (
+            stage,
+            letter.code.word,
+            _storable(letter.detail),
+            _storable(letter.mqtt_topic),
+            _storable(letter.meter_id or "") or None,
+            letter.boot_id,
+            letter.seq,
+            letter.payload,
+            *letter.raw,
+            letter.received_at / 1e6,
+        )
+        for letter in letters
+    ]
+    with conn.cursor() as cursor:
+        cursor.executemany(
+            "insert into dead_letter (stage, code, detail, mqtt_topic, meter_id, boot_id, seq, payload, raw_partition,"
+            " raw_offset, raw_index, received_at) values (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, to_timestamp(%s))"
+            " on conflict do nothing",
+            rows,
+        )
+        return cursor.rowcount
+
+
+def _storable(text: str) -> str:
+    """Return text without the one character that PostgreSQL's text cannot hold."""
+    return text.replace("\0", "")
 
 
 def fetch_dead_letters(

@@ -2,7 +2,7 @@
 
 import dataclasses
 import datetime as dt
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -12,7 +12,6 @@ from metering.fact import FACT_COLUMNS, INT_NULLABLE, Columns
 from metering.settlement import Settled
 from metering.state import Int64Column
 from schemas.frame import ELECTRICAL
-from schemas.reject import RejectCode
 from storage.copy_binary import encode_copy
 from storage.offset import OffsetCounts, advance
 from storage.state import TIME_COLUMNS, StateRows, columns_from_fetched, fact_select, write_states
@@ -93,48 +92,6 @@ def fetch_history(conn: psycopg.Connection, history_from: dict[int, int]) -> dic
         row = {name: columns[name][index].item() for name in FACT_COLUMNS}
         history[row["meter_no"]].append(row)
     return history
-
-
-def write_dead_letters(
-    conn: psycopg.Connection,
-    batch: Columns,
-    refused: Sequence[tuple[int, RejectCode, str]],
-    describe: Callable[[int], tuple[str, str, bytes]],
-) -> int:
-    """Keep refused readings with their bytes; return how many are new: the same lineage again changes nothing.
-
-    Args:
-        conn: Inside the settlement transaction.
-        batch: The batch that `refused` names rows of.
-        refused: Row, code, detail.
-        describe: Gives MQTT topic, meter id and payload of a row.
-    """
-    if not refused:
-        return 0
-    rows = []
-    for index, code, detail in refused:
-        topic, meter_id, payload = describe(index)
-        rows.append(
-            (
-                code.word,
-                detail,
-                topic,
-                meter_id,
-                int(batch["boot_id"][index]),
-                int(batch["seq"][index]),
-                payload,
-                *(int(batch[name][index]) for name in ("raw_partition", "raw_offset", "raw_index")),
-                int(batch["received_at"][index]) / 1e6,
-            )
-        )
-    with conn.cursor() as cursor:
-        cursor.executemany(
-            "insert into dead_letter (stage, code, detail, mqtt_topic, meter_id, boot_id, seq, payload, raw_partition,"
-            " raw_offset, raw_index, received_at) values ('settle', %s, %s, %s, %s, %s, %s, %s, %s, %s, %s,"
-            " to_timestamp(%s)) on conflict do nothing",
-            rows,
-        )
-        return cursor.rowcount
 
 
 @dataclasses.dataclass(frozen=True)

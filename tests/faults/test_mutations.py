@@ -96,7 +96,7 @@ def test_m4_overwriting_facts_is_seen(
 ) -> None:
     """M4: a conflicting reading overwrites the settled register instead of being refused."""
     ledger = make_ledger()
-    real = agents.settle.write_dead_letters
+    real = agents.settle.keep_refused
 
     def overwrite(conn: psycopg.Connection, batch: Any, refused: Any, describe: Any) -> int:
         done = real(conn, batch, refused, describe)
@@ -109,7 +109,7 @@ def test_m4_overwriting_facts_is_seen(
             conn.execute("set local session_replication_role = origin")
         return done
 
-    monkeypatch.setattr(agents.settle, "write_dead_letters", overwrite)
+    monkeypatch.setattr(agents.settle, "keep_refused", overwrite)
     settle(ledger, records, crash_at=4)
     assert ledger.sql("select count(*) from dead_letter")[0][0] > 0, "sometimes: a conflict was there"
     with psycopg.connect(ledger.dsn, autocommit=True) as conn:

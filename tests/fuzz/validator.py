@@ -9,7 +9,8 @@ from collections.abc import Iterator
 import numpy as np
 
 from agents.consumer import Record
-from agents.validate import Validated, Validator, reading_columns, readings_frame
+from agents.decoding import Validated, Validator, readings_frame
+from metering.fact import concatenate
 from metering.pricebook import PriceBook
 from metering.validation import refusals
 from schemas.frame import decode_readings, encode_frame, encode_raw
@@ -151,12 +152,13 @@ def _check_good(good: dict[int, tuple[str, int]], out: Validated) -> None:
 
 def _check_columns(registry: Registry, out: Validated) -> None:
     """Check that what was taken can be made columns, checked and encoded."""
-    columns = reading_columns(out.readings)
+    columns = concatenate([part.columns() for part in out.parts])
+    readings, gateway_ids = out.readings, [name for part in out.parts for name in part.gateway_ids]
     codes = refusals(columns, registry.meters.modulus_wh[columns["meter_no"]], 900, 400)
     keep = np.flatnonzero(codes == 0)
     columns = {name: values[keep] for name, values in columns.items()}
     columns["status"] = columns["refusal"] = np.zeros(len(keep), np.int64)
-    gateways = [out.readings[row].gateway_id for row in keep.tolist()]
+    gateways = [gateway_ids[row] for row in keep.tolist()]
     frame = decode_readings(encode_frame(readings_frame(columns, gateways)))
-    if frame.column("import_wh").to_pylist() != [out.readings[row].item.import_wh for row in keep.tolist()]:
+    if frame.column("import_wh").to_pylist() != [readings[row].item.import_wh for row in keep.tolist()]:
         raise FuzzError("columns are not what was taken")
