@@ -90,6 +90,7 @@ class Charges:
             self._ids.take(pa.array(settled.touched[rows])),
             batch.gateway_id.take(pa.array(last_row[rows])).combine_chunks(),
             pa.array(states.boot_id.astype(np.uint32)),
+            pa.array(states.seq_first),
             pa.array(states.seq),
             pa.array(states.seq_read_at),
         ]

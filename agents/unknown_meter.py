@@ -7,7 +7,7 @@ import psycopg
 import pyarrow as pa
 
 from agents.decoding import Lineage
-from metering.receipt import extend_receipt
+from metering.receipt import Cover, extend_cover
 from schemas.frame import RECEIPTS_SCHEMA, encode_frame
 from schemas.ids import is_meter_id
 from schemas.message import Refusal
@@ -31,22 +31,25 @@ def _receipt_one(conn: psycopg.Connection, meter_id: str, items: list[Refused]) 
     boot_id = max(refusal.boot_id for _, refusal, *_ in items)
     seqs = [refusal.seq for _, refusal, *_ in items if refusal.boot_id == boot_id and refusal.seq is not None]
     row = conn.execute(
-        "select boot_id, seq, seq_pending from unknown_meter_receipt where meter_id = %s for update", (meter_id,)
+        "select boot_id, seq_first, seq, seq_pending from unknown_meter_receipt where meter_id = %s for update",
+        (meter_id,),
     ).fetchone()
     same = row is not None and row[0] == boot_id
-    covered, pending = (int(row[1]), pending_from_text(row[2]) or ()) if same and row else (min(seqs) - 1, ())
-    covered, waiting = extend_receipt(covered, pending, seqs)
+    before = Cover(int(row[1]), int(row[2]), pending_from_text(row[3]) or ()) if same and row else None
+    cover = extend_cover(before, seqs)
     read_at = max(lineage.received_at for lineage, *_ in items)
     conn.execute(
-        "insert into unknown_meter_receipt (meter_id, boot_id, seq, seq_pending, read_at) values (%s, %s, %s, %s, %s)"
-        " on conflict (meter_id) do update set boot_id = excluded.boot_id, seq = excluded.seq,"
-        " seq_pending = excluded.seq_pending, read_at = excluded.read_at",
-        (meter_id, boot_id, covered, text_from_pending(waiting), read_at),
+        "insert into unknown_meter_receipt (meter_id, boot_id, seq_first, seq, seq_pending, read_at)"
+        " values (%s, %s, %s, %s, %s, %s) on conflict (meter_id) do update set boot_id = excluded.boot_id,"
+        " seq_first = excluded.seq_first, seq = excluded.seq, seq_pending = excluded.seq_pending,"
+        " read_at = excluded.read_at",
+        (meter_id, boot_id, cover.first, cover.last, text_from_pending(cover.pending), read_at),
     )
     return {
         "meter_id": meter_id,
         "gateway_id": items[-1][3],
         "boot_id": boot_id,
-        "seq": covered,
+        "first_seq": cover.first,
+        "seq": cover.last,
         "read_at": read_at,
     }

@@ -11,6 +11,7 @@ from schemas.settings import MqttSettings
 from schemas.topic import MQTT_ROOT
 
 IN_FLIGHT_MAX = 400
+ALL_RECEIPTS = (f"{MQTT_ROOT}/meters/+/receipts", f"{MQTT_ROOT}/gateways/+/receipts")
 _one = msgspec.json.Decoder(Receipt)
 _several = msgspec.json.Decoder(dict[str, Receipt])
 
@@ -19,7 +20,15 @@ class MeterSender(MqttLink):
     """Publishes with QoS 1 within a window, again after a reconnect, and hears the receipts."""
 
     def __init__(
-        self, url: str, client_id: str, mqtt: MqttSettings, *, window: int = IN_FLIGHT_MAX, receipts: bool = True
+        self,
+        url: str,
+        client_id: str,
+        mqtt: MqttSettings,
+        *,
+        window: int = IN_FLIGHT_MAX,
+        receipts: bool = True,
+        receipt_filters: Sequence[str] = ALL_RECEIPTS,
+        begins_at: int | None = None,
     ) -> None:
         """Prepare; `poll` connects.
 
@@ -29,10 +38,14 @@ class MeterSender(MqttLink):
             mqtt: User and password.
             window: Messages published and not yet acknowledged by the broker.
             receipts: Whether to listen to receipts.
+            receipt_filters: Topics of the receipts to listen to.
+            begins_at: First number of each meter's log: a receipt that leaves out numbers from there on is not believed,
+                as they may have been lost on the way. None believes any.
         """
-        filters = [f"{MQTT_ROOT}/meters/+/receipts", f"{MQTT_ROOT}/gateways/+/receipts"] if receipts else []
+        filters = receipt_filters if receipts else ()
         super().__init__(url, client_id, mqtt, filters=filters, clean=True)
         self.window = window
+        self.begins_at = begins_at
         self.receipted: dict[str, int] = {}
         """Highest contiguous sequence number that is durable, by meter (boot 0)."""
         self.on_receipt: Callable[[str, int], None] = lambda _meter, _seq: None
@@ -104,9 +117,16 @@ class MeterSender(MqttLink):
         except (msgspec.MsgspecError, IndexError):
             return
         for meter_id, receipt in found.items():
-            if receipt.boot_id == 0 and receipt.seq > self.receipted.get(meter_id, -1):
+            covered = self.receipted.get(meter_id, -1)
+            whole = self.begins_at is None or receipt.first_seq <= max(covered + 1, self.begins_at)
+            if receipt.boot_id == 0 and receipt.seq > covered and whole:
                 self.receipted[meter_id] = receipt.seq
                 self.on_receipt(meter_id, receipt.seq)
+
+    def shut(self) -> None:
+        """Disconnect in order: the end of the connection is then nothing to warn of."""
+        self.is_open = False
+        super().shut()
 
 
 def array_payload(elements: Sequence[bytes]) -> bytes:

@@ -199,7 +199,7 @@ def newest_receipts(frames: list[bytes]) -> dict[str, tuple[str | None, Receipt]
             log.error("receipts_frame_bad", error=str(error))
             continue
         for row in rows:
-            receipt = Receipt(row["boot_id"], row["seq"], rfc3339(row["read_at"]))
+            receipt = Receipt(row["boot_id"], row["seq"], rfc3339(row["read_at"]), row["first_seq"])
             newest[row["meter_id"]] = row["gateway_id"], receipt
     return newest
 

@@ -150,7 +150,7 @@ class Simulator:
         self._state = self._load(meters, days, seed)
         self.utility = Utility(self._state["meters"], self._state["seed"], self._state["origin_s"])
         self.stretches = [Stretch(**stretch) for stretch in self._state["stretches"]]
-        self.sender = MeterSender(url, f"gridtally-simulator-{int(time.time()) % 10**6}", settings.mqtt)
+        self.sender = MeterSender(url, f"gridtally-simulator-{int(time.time()) % 10**6}", settings.mqtt, begins_at=0)
         self.number_of = {meter_id: number for number, meter_id in enumerate(self.utility.ids)}
         self.sender.on_receipt = self._receipted
         size = self.utility.size

@@ -22,7 +22,7 @@ from metering.fact import (
 )
 from metering.late import MeterLedger, Row
 from metering.pricebook import Meters, PriceBook
-from metering.receipt import extend_receipt
+from metering.receipt import Cover, extend_cover
 from metering.register import US_PER_HOUR
 from metering.state import NEVER, Int64Column, MeterStates
 from schemas.quality import Quality
@@ -375,6 +375,8 @@ def fold_receipts(states: MeterStates, place: Int64Column, rows: Columns) -> Int
     odd[at[~plain]] = True
     last = np.ones(len(at), np.bool_)
     last[:-1] = first[1:]
+    begins = first & fresh & ~odd[at]
+    states.seq_first[at[begins]] = seq[begins]
     chosen = last & ~odd[at]
     states.boot_id[at[chosen]] = boot_id[chosen]
     states.seq[at[chosen]] = seq[chosen]
@@ -390,23 +392,21 @@ def _fold_receipts_slowly(states: MeterStates, at: Int64Column, order: Int64Colu
         groups.setdefault(place, []).append(row)
     for place, members in groups.items():
         newest_boot = max(int(states.boot_id[place]), *(int(rows["boot_id"][row]) for row in members))
-        if newest_boot > states.boot_id[place]:
-            states.boot_id[place] = newest_boot
-            of_boot = [row for row in members if int(rows["boot_id"][row]) == newest_boot]
-            covered = min(int(rows["seq"][row]) for row in of_boot) - 1
-            pending: Sequence[tuple[int, int]] = ()
-        else:
-            covered = int(states.seq[place])
-            pending = states.seq_pending[place] or ()
+        before = None
+        if newest_boot == states.boot_id[place]:
+            before = Cover(int(states.seq_first[place]), int(states.seq[place]), states.seq_pending[place] or ())
+        states.boot_id[place] = newest_boot
         ours = {
             int(rows["seq"][row]): int(rows["read_at"][row])
             for row in members
             if int(rows["boot_id"][row]) == newest_boot
         }
-        covered, waiting = extend_receipt(covered, pending, ours)
-        states.seq[place] = covered
-        states.seq_pending[place] = waiting or None
-        states.seq_read_at[place] = ours.get(covered, int(states.seq_read_at[place]))
+        if not ours:
+            continue  # of an earlier boot: it has no receipt any more
+        cover = extend_cover(before, ours)
+        states.seq_first[place], states.seq[place] = cover.first, cover.last
+        states.seq_pending[place] = cover.pending or None
+        states.seq_read_at[place] = ours.get(cover.last, int(states.seq_read_at[place]))
 
 
 def mean_power_w(start_at: Int64Column, end_at: Int64Column, energy_wh: Int64Column) -> Int64Column:

@@ -32,11 +32,13 @@ class MeterStates:
     quantities_wh: Int64Column
     cycle_export_wh: Int64Column
     boot_id: Int64Column
+    seq_first: NDArray[np.uint64]
+    """First sequence number from which on everything is durable up to `seq`; both are valid when `boot_id` is."""
     seq: NDArray[np.uint64]
-    """Highest sequence number up to which everything is durable; valid when `boot_id` is."""
+    """Highest sequence number up to which there is no hole."""
     seq_read_at: Int64Column
     seq_pending: NDArray[np.object_]
-    """Ranges beyond a hole, a tuple of `Range`; None for nearly all."""
+    """Ranges apart from that one, a tuple of `Range`; None for nearly all."""
 
     @classmethod
     def empty(cls, size: int) -> Self:
@@ -55,6 +57,7 @@ class MeterStates:
             quantities_wh=np.zeros((size, SLOTS), np.int64),
             cycle_export_wh=np.zeros(size, np.int64),
             boot_id=never(),
+            seq_first=np.zeros(size, np.uint64),
             seq=np.zeros(size, np.uint64),
             seq_read_at=never(),
             seq_pending=np.full(size, None, object),

@@ -96,6 +96,7 @@ RECEIPTS_SCHEMA = pa.schema(
         pa.field("meter_id", pa.string(), nullable=False),
         pa.field("gateway_id", pa.string()),
         pa.field("boot_id", pa.uint32(), nullable=False),
+        pa.field("first_seq", pa.uint64(), nullable=False),
         pa.field("seq", pa.uint64(), nullable=False),
         pa.field("read_at", pa.int64(), nullable=False),
     ]

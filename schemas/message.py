@@ -81,11 +81,16 @@ class Event(msgspec.Struct):
 
 
 class Receipt(msgspec.Struct):
-    """Up to which reading of a boot everything is durable."""
+    """Which readings of a boot are durable: all from `first_seq` to `seq`.
+
+    `first_seq` is the first that was ever heard of the boot; what a meter made before it may have been lost on the way, and is
+    to be sent again.
+    """
 
     boot_id: BootId
     seq: Seq
     read_at: str
+    first_seq: Seq = 0
 
 
 class _Head(msgspec.Struct):

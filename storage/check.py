@@ -144,7 +144,7 @@ def _state(conn: psycopg.Connection) -> CheckResult:
         folded = _fold_from_nothing(conn, registry, number)
         kept = fetch_state(conn, registry, number)
         for name in (*STATE_COLUMNS, "quantities_wh"):
-            if name in ("boot_id", "seq", "seq_read_at"):
+            if name in ("boot_id", "seq_first", "seq", "seq_read_at"):
                 continue  # receipts also cover refused readings, which are no facts
             a, b = getattr(folded, name)[0], getattr(kept, name)[0]
             if not np.array_equal(a, b):

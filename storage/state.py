@@ -25,9 +25,12 @@ STATE_COLUMNS = (
     "cycle_start",
     "cycle_export_wh",
     "boot_id",
+    "seq_first",
     "seq",
     "seq_read_at",
 )
+UNSIGNED = ("seq_first", "seq")
+"""Kept in bigint with the same bits."""
 TIME_COLUMNS = ("start_at", "end_at")
 FETCH_ROWS = 50_000
 
@@ -89,7 +92,7 @@ def _put_rows(states: MeterStates, at: Any, rows: list[tuple[Any, ...]]) -> Any:
     columns = list(zip(*rows, strict=True))
     for name, values in zip(STATE_COLUMNS, columns[2:], strict=False):
         column = np.array(values, np.int64)
-        getattr(states, name)[at] = column.view(np.uint64) if name == "seq" else column
+        getattr(states, name)[at] = column.view(np.uint64) if name in UNSIGNED else column
     states.quantities_wh[at] = np.array(columns[-2], np.int64)
     for place, text in zip(at.tolist(), columns[-1], strict=True):
         states.seq_pending[place] = pending_from_text(text)
@@ -167,7 +170,7 @@ def write_states(conn: psycopg.Connection, rows: StateRows, partition: int, next
     arrays = [rows.meter_no.tolist()]
     for name in STATE_COLUMNS:
         column = getattr(states, name)
-        arrays.append((column.view(np.int64) if name == "seq" else column).tolist())
+        arrays.append((column.view(np.int64) if name in UNSIGNED else column).tolist())
     # PostgreSQL's unnest flattens arrays of arrays: quantities travel as one text literal a meter.
     quantities = ["{" + ",".join(map(str, row)) + "}" for row in states.quantities_wh.tolist()]
     pending = [text_from_pending(value) for value in states.seq_pending]

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from metering.calendar import compile_timeline
 from metering.fact import Columns
 from metering.pricebook import FAR_FUTURE_US, Assignment, Meters, PriceBook
-from metering.settlement import Settled, plan_batch, settle_batch
+from metering.settlement import Settled, fold_receipts, plan_batch, settle_batch
 from metering.state import NEVER, MeterStates
 from metering.tariff import parse_tariff
 from schemas.frame import ELECTRICAL
@@ -262,3 +262,21 @@ def test_batches_do_not_matter_and_energy_is_what_the_register_says(
         assert quantities >= sum(row["energy_wh"] for row in in_cycle)
     for name in ("last_at", "import_wh", "seq", "cycle_start", "quantities_wh"):
         assert (getattr(ledger.states, name) == getattr(one_by_one.states, name)).all(), name
+
+
+def test_receipt_names_where_it_begins_and_grows_downwards() -> None:
+    """What was lost before the first number heard is not covered, until it comes."""
+    states = MeterStates.empty(2)
+    place = np.zeros(1, np.int64)
+
+    def heard(*seqs: int) -> tuple[int, int]:
+        for seq in seqs:
+            rows = {"boot_id": np.zeros(1, np.int64), "seq": np.array([seq], np.uint64), "read_at": np.array([seq])}
+            fold_receipts(states, place, rows)
+        return int(states.seq_first[0]), int(states.seq[0])
+
+    assert heard(5, 6) == (5, 6)
+    assert heard(3) == (5, 6)
+    assert heard(4) == (3, 6)
+    assert heard(0, 1) == (3, 6)
+    assert heard(2) == (0, 6)
