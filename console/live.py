@@ -1,107 +1,124 @@
-"""Live figures: one thread reads the published topics, one snapshot a second is rendered for all who watch."""
+"""Live figures: one thread reads the published topics and renders once a second for all, two read the database.
+
+What Kafka says goes on while the database is away, and the other way round; each figure carries the age of its source.
+"""
 
 import collections
-import dataclasses
+import contextlib
 import datetime as dt
-import heapq
 import json
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 import psycopg
-from confluent_kafka import OFFSET_END, Consumer, TopicPartition
+from confluent_kafka import OFFSET_END, Consumer, KafkaException, TopicPartition
+from confluent_kafka.admin import AdminClient, OffsetSpec
 
+from console.board import HEARD_GRACE_S, HEARD_INTERVALS, Board, Facts, Snapshot
+from console.figure import epoch_ms
+from console.load_curve import LoadCurve
+from console.pipeline import STAGE_TOPICS, settled_until, stage_rows
 from monitoring.clock import now_us
 from monitoring.log import get_logger
 from schemas.addresses import Addresses
 from schemas.frame import FrameError, decode_charges
 from schemas.settings import Settings
 from schemas.topic import GRID_ALARMS, GRID_LIVE, METER_CHARGES
-from storage.alarm import fetch_alarms
-from storage.query import fetch_newest_powers, fetch_overview
+from storage.alarm import count_alarms, fetch_open_alarms
+from storage.dead_letter import count_dead_letters, fetch_dead_letters
+from storage.query import fetch_newest_powers, fetch_overview, fetch_progress
+from storage.registry import Registry, load_registry, refresh_registry
+from storage.state import fetch_running_charge
 
 SNAPSHOT_S = 1.0
-WINDOW_S = 60
-TOP_METERS = 40
-DATABASE_EVERY_S = 5.0
-HEARD_INTERVALS = 1.5
+FACTS_EVERY_S = 2.0
+LETTERS_EVERY_S = 5.0
+RETRY_S, RETRY_MAX_S = 1.0, 10.0
+KAFKA_TIMEOUT_S = 2.0
 RECORDS_MAX = 2000
 ALARMS_SHOWN = 50
+LETTERS_SHOWN = 6
+CHARGES_READ_MAX = 10
+"""Running charges read from the database in one turn, for meters on the top list that have not been heard yet."""
+STATEMENT_TIMEOUT_MS = 8_000
+CURVE_TIMEOUT_MS = 60_000
+STALE_AFTER_S = 20.0
+HEARTBEATS_STALE = 4
 
 log = get_logger("console.live")
 
 
-@dataclasses.dataclass
-class _Second:
-    readings: int = 0
-    charges: int = 0
-    delays: list[tuple[int, int, int]] = dataclasses.field(default_factory=list)
-    """p50 ms, max ms, readings of a batch."""
-
-
-class LiveFeed(threading.Thread):
-    """Holds what the live page shows; `snapshot` is the newest rendering, as JSON, with its number."""
+class LiveFeed:
+    """Holds what the live page shows: `snapshot` is the newest rendering."""
 
     def __init__(self, settings: Settings, addresses: Addresses) -> None:
-        """Prepare; `start` runs it."""
-        super().__init__(name="live", daemon=True)
+        """Prepare; `start` begins to read."""
         self._settings = settings
         self._addresses = addresses
-        self._powers: dict[str, tuple[int, int, int, str, str]] = {}
-        """Of each meter: read_at µs, net W, energy Wh of the cycle, amount and currency."""
-        self._seconds: collections.deque[tuple[int, _Second]] = collections.deque(maxlen=WINDOW_S + 2)
-        self._overview: dict[str, Any] = {"meters": 0, "dead_letters": 0, "readings": 0, "interval_s_max": 900}
-        self._alarms: list[dict[str, Any]] = []
-        self._database_at = 0.0
-        self._newest_batch_us = 0
-        self._halt = threading.Event()
-        self.snapshot: tuple[int, str] = (0, "{}")
-        self.changed = threading.Condition()
+        self.stale_after_s = max(STALE_AFTER_S, HEARTBEATS_STALE * settings.bridge.heartbeat_s)
+        self.board = Board(self.stale_after_s)
+        self.curve = LoadCurve()
+        self.snapshot: Snapshot = self.board.snapshot(now_us())
+        self.letters: tuple[list[tuple[str, str, int]], list[dict[str, Any]]] = [], []
+        """Stage, code and number of the new dead letters; the newest ones."""
+        self.on_snapshot: Callable[[], None] = lambda: None
         self.is_ready = False
+        self._registry: Registry | None = None
+        self._halt = threading.Event()
+        self._look = threading.Event()
+        """Set when the database should be read at once: an alarm changed."""
+        self._threads = [
+            threading.Thread(target=self._repeat, args=(name, work), name=name, daemon=True)
+            for name, work in (("listen", self._listen), ("facts", self._read_facts), ("curve", self._read_curve))
+        ]
+
+    def start(self) -> None:
+        """Begin to read."""
+        for thread in self._threads:
+            thread.start()
 
     def stop(self) -> None:
-        """End the thread."""
+        """End the threads."""
         self._halt.set()
-        if self.is_alive():
-            self.join(3)
+        self._look.set()
+        for thread in self._threads:
+            if thread.is_alive():
+                thread.join(3)
 
-    def run(self) -> None:
-        """Read and render until told to stop; what goes wrong is logged and tried again."""
+    def _repeat(self, name: str, work: Callable[[], None]) -> None:
+        """Do a thread's work until told to stop; what goes wrong is logged and tried again, ever more slowly."""
+        wait_s = RETRY_S
         while not self._halt.is_set():
+            began = time.monotonic()
             try:
-                self._work()
+                work()
             except Exception as error:  # noqa: BLE001  # the page must come back by itself
-                log.warning("live_feed_failed", error=f"{type(error).__name__}: {error}")
-                self._halt.wait(2)
+                if time.monotonic() - began > RETRY_MAX_S:
+                    wait_s = RETRY_S
+                log.warning("live_feed_failed", part=name, error=f"{type(error).__name__}: {error}"[:300])
+                self._halt.wait(wait_s)
+                wait_s = min(wait_s * 2, RETRY_MAX_S)
 
-    def _work(self) -> None:
-        with psycopg.connect(self._addresses.database, autocommit=True, connect_timeout=5) as conn:
-            self._begin(conn)
-            consumer = self._consumer()
-            try:
-                rendered = 0.0
-                while not self._halt.is_set():
-                    for message in consumer.consume(RECORDS_MAX, 0.1):
-                        topic, value = message.topic(), message.value()
-                        if not message.error() and topic and value:
-                            self._take(topic.removeprefix(self._settings.kafka.topic_prefix), value)
-                    now = time.monotonic()
-                    if now - self._database_at > DATABASE_EVERY_S:
-                        self._read_database(conn)
-                    if now - rendered >= SNAPSHOT_S:
-                        rendered = now
-                        self._render()
-            finally:
-                consumer.close()
+    # -- Kafka ---------------------------------------------------------------------------------------------------
 
-    def _begin(self, conn: psycopg.Connection) -> None:
-        """Take the newest power of each meter from the database, so that a restarted console is not blank."""
-        self._read_database(conn)
-        span = dt.timedelta(seconds=HEARD_INTERVALS * self._overview["interval_s_max"] + 60)
-        since = dt.datetime.fromtimestamp(now_us() / 1e6, dt.UTC) - span
-        for meter_id, at, watts in fetch_newest_powers(conn, since):
-            self._powers[meter_id] = int(at.timestamp() * 1e6), int(watts), 0, "", ""
+    def _listen(self) -> None:
+        consumer = self._consumer()
+        try:
+            rendered = 0.0
+            while not self._halt.is_set():
+                for message in consumer.consume(RECORDS_MAX, 0.1):
+                    topic, value = message.topic(), message.value()
+                    if not message.error() and topic and value:
+                        self._take(topic.removeprefix(self._settings.kafka.topic_prefix), value)
+                now = time.monotonic()
+                if now - rendered >= SNAPSHOT_S:
+                    rendered = now
+                    self.snapshot = self.board.snapshot(now_us())
+                    self.on_snapshot()
+        finally:
+            consumer.close()
 
     def _consumer(self) -> Consumer:
         consumer = Consumer(
@@ -122,122 +139,101 @@ class LiveFeed(threading.Thread):
         )
         return consumer
 
-    def _read_database(self, conn: psycopg.Connection) -> None:
-        self._database_at = time.monotonic()
-        self._overview = fetch_overview(conn)
-        self._alarms = fetch_alarms(conn, active=True, limit=ALARMS_SHOWN)
-
-    def _second(self) -> _Second:
-        now = int(time.time())
-        if not self._seconds or self._seconds[-1][0] != now:
-            self._seconds.append((now, _Second()))
-        return self._seconds[-1][1]
-
     def _take(self, topic: str, value: bytes) -> None:
-        if topic == GRID_LIVE:
-            figures = json.loads(value)
-            second = self._second()
-            second.readings += figures["readings"]
-            second.charges += figures["charges"]
-            if figures["readings"]:
-                second.delays.append((figures["delay_ms_p50"], figures["delay_ms_max"], figures["readings"]))
-            self._newest_batch_us = max(self._newest_batch_us, figures["committed_at"])
-        elif topic == METER_CHARGES:
-            self._take_charges(value)
-        else:
-            self._database_at = 0.0  # an alarm changed: read the list again at once
-
-    def _take_charges(self, value: bytes) -> None:
         try:
-            frame = decode_charges(value)
-        except FrameError as error:
-            log.error("charges_frame_bad", error=str(error))
-            return
-        names = ("meter_id", "read_at", "power_w", "cycle_energy_wh", "amount", "amount_scale", "currency")
-        for meter_id, at, watts, energy, amount, scale, currency in zip(
-            *(frame.column(name).to_pylist() for name in names), strict=True
-        ):
-            self._powers[meter_id] = at, watts, energy, money_text(amount, scale), currency
+            if topic == GRID_LIVE:
+                self.board.take_batch(json.loads(value), now_us())
+            elif topic == METER_CHARGES:
+                self.board.take_charges(decode_charges(value))
+            else:
+                self._look.set()
+        except (FrameError, ValueError, KeyError, TypeError) as error:
+            log.error("published_record_bad", topic=topic, error=str(error)[:300])
 
-    def _render(self) -> None:
-        now = now_us()
-        limit = now - int(HEARD_INTERVALS * self._overview["interval_s_max"] * 1e6) - 10_000_000
-        heard = {meter_id: row for meter_id, row in self._powers.items() if row[0] >= limit}
-        recent = [second for at, second in self._seconds if at >= now / 1e6 - WINDOW_S]
-        delays = [delay for second in recent for delay in second.delays]
-        top = heapq.nlargest(TOP_METERS, heard.items(), key=lambda item: item[1][1])
-        number = self.snapshot[0] + 1
-        text = json.dumps(
-            {
-                "id": number,
-                "at": now // 1000,
-                "load_w": sum(row[1] for row in heard.values() if row[1] > 0) if heard else None,
-                "export_w": -sum(row[1] for row in heard.values() if row[1] < 0) if heard else None,
-                "heard": len(heard),
-                "meters": self._overview["meters"],
-                "readings_per_s": _rate(self._seconds, "readings", now),
-                "charges_per_s": _rate(self._seconds, "charges", now),
-                "delay_p50_ms": _weighted_median(delays),
-                "delay_max_ms": max((delay[1] for delay in delays), default=None),
-                "newest_ms": self._newest_batch_us // 1000 or None,
-                "readings_total": self._overview["readings"],
-                "dead_letters": self._overview["dead_letters"],
-                "top": [
-                    {
-                        "id": meter_id,
-                        "w": row[1],
-                        "at": row[0] // 1000,
-                        "wh": row[2],
-                        "money": row[3],
-                        "currency": row[4],
-                    }
-                    for meter_id, row in top
-                ],
-                "alarms": [
-                    {
-                        "id": alarm["alarm_id"],
-                        "state": alarm["state"],
-                        "priority": alarm["priority"],
-                        "subject": alarm["subject"],
-                        "kind": alarm["kind"],
-                    }
-                    for alarm in self._alarms
-                ],
-            },
-            ensure_ascii=False,
+    # -- the database --------------------------------------------------------------------------------------------
+
+    def _connect(self, timeout_ms: int) -> psycopg.Connection:
+        options = f"-c statement_timeout={timeout_ms} -c default_transaction_read_only=on"
+        return psycopg.connect(
+            self._addresses.database,
+            autocommit=True,
+            options=options,
+            connect_timeout=5,
+            application_name="console live",
         )
-        with self.changed:
-            self.snapshot = number, text
+
+    def _read_facts(self) -> None:
+        admin = AdminClient({"bootstrap.servers": self._addresses.kafka})
+        with self._connect(STATEMENT_TIMEOUT_MS) as conn:
+            self._take_registry(conn)
+            self.board.set_facts(self._facts(conn, self._ends(admin)))
+            self._begin(conn)
             self.is_ready = True
-            self.changed.notify_all()
+            while not self._halt.is_set():
+                self._look.wait(FACTS_EVERY_S)
+                self._look.clear()
+                self._take_registry(conn)
+                self.board.set_facts(self._facts(conn, self._ends(admin)))
+                self._read_charges(conn)
 
+    def _take_registry(self, conn: psycopg.Connection) -> None:
+        kept = self._registry
+        registry = load_registry(conn) if kept is None else refresh_registry(conn, kept)
+        if registry is not kept:
+            self._registry = registry
+            self.board.set_registry(registry)
 
-def money_text(amount: int, scale: int) -> str:
-    """Return an amount of money as text with two decimals, halves rounded up, from its units of 10^-scale.
+    def _begin(self, conn: psycopg.Connection) -> None:
+        """Take the newest power of each meter from the database, so that a restarted console is not blank."""
+        assert self._registry is not None
+        interval_s = int(self._registry.meters.interval_s.max(initial=0))
+        span = dt.timedelta(seconds=HEARD_INTERVALS * interval_s + HEARD_GRACE_S + self.stale_after_s)
+        as_of = self.board.as_of_us() or now_us()
+        since = dt.datetime.fromtimestamp(as_of / 1e6, dt.UTC) - span
+        self.board.set_powers(fetch_newest_powers(conn, since))
 
-    Example:
-        >>> money_text(12_345_600, 5), money_text(5, 3), money_text(-5, 0)
-        ('123.46', '0.01', '-5.00')
-    """
-    sign = "-" if amount < 0 else ""
-    cents = (abs(amount) * 100 * 2 + 10**scale) // (2 * 10**scale)
-    return f"{sign}{cents // 100}.{cents % 100:02d}"
+    def _facts(self, conn: psycopg.Connection, ends: dict[str, dict[int, int]] | None) -> Facts:
+        overview, progress = fetch_overview(conn), fetch_progress(conn)
+        behind_after_s = self.stale_after_s + self._settings.detect.checkpoint_s
+        return Facts(
+            at_us=now_us(),
+            alarms=fetch_open_alarms(conn, ALARMS_SHOWN),
+            alarm_counts=count_alarms(conn),
+            stages=stage_rows(progress, ends, behind_after_s),
+            settled_us=settled_until(progress),
+            **overview,
+        )
 
+    def _ends(self, admin: AdminClient) -> dict[str, dict[int, int]] | None:
+        """Return the end of each partition of the stages' topics, or None when Kafka does not answer."""
+        prefix = self._settings.kafka.topic_prefix
+        wanted = {
+            TopicPartition(prefix + topic, partition): OffsetSpec.latest()
+            for topic in set(STAGE_TOPICS.values())
+            for partition in range(self._settings.kafka.partitions)
+        }
+        ends: dict[str, dict[int, int]] = collections.defaultdict(dict)
+        try:
+            for place, future in admin.list_offsets(wanted, request_timeout=KAFKA_TIMEOUT_S).items():
+                topic = place.topic.removeprefix(prefix)
+                ends[topic][place.partition] = future.result(KAFKA_TIMEOUT_S).offset
+        except (KafkaException, TimeoutError):
+            return None
+        return ends
 
-def _rate(seconds: collections.deque[tuple[int, _Second]], name: str, now: int) -> float:
-    """Return the mean per second of the last ten whole seconds."""
-    end = now // 1_000_000
-    total = sum(getattr(second, name) for at, second in seconds if end - 10 <= at < end)
-    return round(total / 10, 1)
+    def _read_charges(self, conn: psycopg.Connection) -> None:
+        """Read the charges of meters on the top list that sent nothing since the console began."""
+        for meter_id in self.board.uncharged(CHARGES_READ_MAX):
+            with contextlib.suppress(LookupError):
+                charge = fetch_running_charge(conn, meter_id, self._registry)
+                if charge is not None:
+                    self.board.set_charge(meter_id, int(charge.total.scaleb(2).to_integral_value()), charge.currency)
 
-
-def _weighted_median(delays: list[tuple[int, int, int]]) -> int | None:
-    if not delays:
-        return None
-    ordered = sorted(delays)
-    half = sum(weight for *_, weight in ordered) / 2
-    for p50, _, weight in ordered:
-        half -= weight
-        if half <= 0:
-            return p50
-    return ordered[-1][0]
+    def _read_curve(self) -> None:
+        """Keep the load curve and the dead letters: slow queries, so not beside the alarms."""
+        with self._connect(CURVE_TIMEOUT_MS) as conn:
+            while not self._halt.is_set():
+                self.letters = count_dead_letters(conn), fetch_dead_letters(conn, limit=LETTERS_SHOWN)
+                self.curve.refresh(conn, dt.datetime.fromtimestamp(now_us() / 1e6, dt.UTC))
+                self.board.curve_end_ms = epoch_ms(self.curve.end) if self.curve.end else None
+                self._halt.wait(LETTERS_EVERY_S)

@@ -8,180 +8,254 @@ from typing import Any
 import numpy as np
 import psycopg
 
-from console.chart import Bar, Span, meter_chart
-from console.room_page import ZONE
+from console.chart import Bar, Span, meter_chart, missing_spans
+from console.explain import day_bars, explain_line, plain_decimal
+from console.figure import kilo_text, span_text
+from console.words import Words
 from metering.calendar import Timeline
 from metering.tariff import Tariff
 from schemas.quality import Quality
-from storage.query import fetch_alarm_subjects, fetch_events, fetch_last_reading, fetch_readings
+from storage.query import (
+    ROWS_MAX,
+    fetch_alarm_subjects,
+    fetch_bins,
+    fetch_events,
+    fetch_last_reading,
+    fetch_newest_of_period,
+    fetch_period_days,
+    fetch_readings,
+)
 from storage.registry import Registry
 from storage.state import RunningChargeView, fetch_running_charge
 
+DAYS_MAX = 31
 NEWEST_SHOWN = 12
-SUSPECT = Quality.HIGH
 PLACES = {"sharp": 0, "peak": 1, "flat": 2, "valley": 3, "deep_valley": 3}
-BARS_MAX = 700
+BINS_S = ((2, 900), (7, 3600))
+"""Up to so many days bars are so many seconds wide; beyond, they are local days."""
+STRIP_DAYS_MAX = 2
+LATE_INTERVALS = 1.5
+CSV_ROWS_MAX = 10 * ROWS_MAX
 
 
 def meter_page(
-    conn: psycopg.Connection, registry: Registry, info: dict[str, Any], days: int, told: tuple[dict[str, str], int]
+    conn: psycopg.Connection, registry: Registry, info: dict[str, Any], asked: dict[str, Any], now: dt.datetime
 ) -> dict[str, Any]:
-    """Return the values of the page's template; `told` is the words and the time, epoch µs."""
-    words, now = told
-    end = dt.datetime.fromtimestamp(now / 1e6, dt.UTC)
-    start = end - dt.timedelta(days=days)
-    readings = fetch_readings(conn, info["meter_no"], start, end)
+    """Return the values of the page's template.
+
+    Args:
+        conn: Connection.
+        registry: Master data.
+        info: Of the meter, as `storage.query.fetch_meter` gives them.
+        asked: What the visitor asked for: `days`, `explain` (place of a charge line or None), `words`, and the `zone` of
+            a meter without tariff.
+        now: The time.
+    """
+    words: Words = asked["words"]
+    days = asked["days"]
+    found = tariff_of(registry, info)
+    zone = found[0].zone if found else asked["zone"]
     last = fetch_last_reading(conn, info["meter_no"])
     charge = fetch_running_charge(conn, info["meter_id"], registry) if last else None
-    zone = _zone_of(registry, info)
-    newest = [row | {"words": _words(row["quality"], words)} for row in reversed(readings[-NEWEST_SHOWN:])]
+    number = asked["explain"] if asked["explain"] is not None else largest_line(charge)
+    explained = explain_line(conn, registry, info["meter_no"], charge, number, words) if charge else None
+    long_ago = now - dt.timedelta(days=DAYS_MAX)
+    newest = fetch_newest_of_period(conn, info["meter_no"], long_ago, now, None, NEWEST_SHOWN)
+    bins = _bins(conn, info, days, now)
     return {
         "info": info,
+        "tariff": found[0] if found else None,
         "days": days,
         "last": last,
-        "last_words": _words(last["quality"], words) if last else "",
-        "power_w": _power_w(last) if last else None,
+        "last_marks": words.quality(last["quality"]) if last else "",
+        "power_w": mean_power_w(last) if last else None,
         "charge": charge,
         "lines": _lines(charge, words) if charge else [],
-        "newest": newest,
+        "explained": explained,
+        "newest": [row | {"marks": words.quality(row["quality"])} for row in newest],
         "events": fetch_events(conn, info["meter_no"]),
         "alarms": fetch_alarm_subjects(conn, info["meter_id"]),
-        "chart": _chart(readings, registry, info, (start, end), words),
+        "chart": _chart(conn, bins, (found, zone), info, (days, now), words),
         "zone": zone,
-        "missing_count": sum(1 for row in readings if row["quality"] & Quality.LONG),
-        "reading_count": len(readings),
+        "coverage": coverage(bins, now - dt.timedelta(days=days), now, info["interval_s"]),
+        "plain": plain_decimal,
     }
 
 
-def _zone_of(registry: Registry, info: dict[str, Any]) -> dt.tzinfo:
-    tariff = _tariff_of(registry, info)
-    return tariff[0].zone if tariff else ZONE
-
-
-def _tariff_of(registry: Registry, info: dict[str, Any]) -> tuple[Tariff, Timeline] | None:
+def tariff_of(registry: Registry, info: dict[str, Any]) -> tuple[Tariff, Timeline] | None:
+    """Return the tariff that a meter's service point has now, or None."""
     for tariff, line in zip(registry.prices.tariffs, registry.prices.timelines, strict=True):
         if tariff.tariff_id == info["tariff_id"]:
             return tariff, line
     return None
 
 
-def _words(quality: int, words: dict[str, str]) -> str:
-    return ", ".join(words.get(word, word) for word in Quality(quality).words)
+def largest_line(charge: RunningChargeView | None) -> int:
+    """Return the place of the line with the largest amount: what a visitor asks about first."""
+    amounts = [line.amount_unrounded for line in charge.lines] if charge else []
+    return amounts.index(max(amounts)) if amounts else 0
 
 
-def _power_w(row: dict[str, Any]) -> float | None:
+def mean_power_w(row: dict[str, Any]) -> float | None:
+    """Return the mean net power of an interval, W, or None of one without length."""
     seconds = (row["end_at"] - row["start_at"]).total_seconds()
     return (row["energy_wh"] - row["export_energy_wh"]) * 3600 / seconds if seconds else None
 
 
-def _lines(charge: RunningChargeView, words: dict[str, str]) -> list[dict[str, Any]]:
-    """Return the lines of a charge with their words and how each came about."""
+def coverage(bins: list[dict[str, Any]], start: dt.datetime, end: dt.datetime, interval_s: int) -> dict[str, Any]:
+    """Return how much of a time is covered by plain intervals, and what the rest is.
 
-    def label_of(label: str) -> str:
-        return " ".join(words.get(word, word) for word in label.split(" "))
+    Args:
+        bins: Of `storage.query.fetch_bins`, sorted.
+        start: Of the time.
+        end: Now. A reading that is not late yet is not missing.
+        interval_s: The meter's own.
+    """
+    if bins and end - bins[-1]["end_at"] <= dt.timedelta(seconds=LATE_INTERVALS * interval_s):
+        end = bins[-1]["end_at"]
+    whole_s = (end - start).total_seconds()
+    covered_s = sum(min(row["covered_s"], (row["end_at"] - start).total_seconds()) for row in bins)
+    odd = [row for row in bins if row["quality"] & (Quality.LONG | Quality.HIGH)]
+    plain_s = covered_s - sum(min(row["covered_s"], (row["end_at"] - start).total_seconds()) for row in odd)
+    return {
+        "share": f"{max(0.0, 100 * plain_s / whole_s):.1f}",
+        "intervals": sum(row["intervals"] for row in bins),
+        "long": sum(1 for row in bins if row["quality"] & Quality.LONG),
+        "high": sum(1 for row in bins if row["quality"] & Quality.HIGH),
+        "missing": span_text(whole_s - covered_s) if whole_s - covered_s >= 1 else "",
+    }
 
+
+def _lines(charge: RunningChargeView, words: Words) -> list[dict[str, Any]]:
     return [
         {
-            "label": label_of(line.label),
-            "kind": line.kind,
+            "label": words.label(line.label),
             "quantity": f"{line.quantity_kwh:,.3f}" if line.kind != "fixed" else "",
-            "price": f"{line.price}",
+            "price": str(line.price),
             "amount": f"{line.amount:,}",
-            "unrounded": f"{line.amount_unrounded.normalize():f}",
+            "unrounded": plain_decimal(line.amount_unrounded),
         }
         for line in charge.lines
     ]
 
 
+# -- the curve -----------------------------------------------------------------------------------------------------
+
+
+def _bins(conn: psycopg.Connection, info: dict[str, Any], days: int, now: dt.datetime) -> list[dict[str, Any]]:
+    bin_s = next((bin_s for days_max, bin_s in BINS_S if days <= days_max), BINS_S[-1][1])
+    return fetch_bins(conn, info["meter_no"], now - dt.timedelta(days=days), now, bin_s)
+
+
 def _chart(
-    readings: list[dict[str, Any]],
-    registry: Registry,
+    conn: psycopg.Connection,
+    bins: list[dict[str, Any]],
+    place: tuple[tuple[Tariff, Timeline] | None, dt.tzinfo],
     info: dict[str, Any],
-    span: tuple[dt.datetime, dt.datetime],
-    words: dict[str, str],
+    span: tuple[int, dt.datetime],
+    words: Words,
 ) -> str:
-    zone = _zone_of(registry, info)
-    bars = [bar for row in _thinned(readings) if (bar := _bar(row, zone, words)) is not None]
-    found = _tariff_of(registry, info)
-    days = (span[1] - span[0]).days
+    found, zone = place
+    days, now = span
+    start, unit, strip = now - dt.timedelta(days=days), "kW", []
+    if days <= BINS_S[-1][0]:
+        bars = [bar for row in bins for bar in power_bars(row, zone, words)]
+        if found and days <= STRIP_DAYS_MAX:
+            strip = time_of_use(*found, (start, now), words)
+    else:
+        unit, start = "kWh", local_midnight(now, zone, 1 - days)
+        rows = fetch_period_days(conn, info["meter_no"], start, now, getattr(zone, "key", "UTC"), None)
+        bars = [bar for row in rows for bar in day_bars(row, zone, words)]
+    end = max(now, bars[-1].end) if bars and unit == "kWh" else now
+    least_gap = dt.timedelta(seconds=LATE_INTERVALS * info["interval_s"])
+    gaps = missing_spans([(bar.start, bar.end) for bar in bars], start, end, least_gap)
     return meter_chart(
         bars,
-        _strip(*found, span, words) if found and days <= 2 else [],
-        *span,
+        strip,
+        start,
+        end,
         zone=zone,
-        sentence=f"{words['curve']} {info['meter_id']}",
-        missing=words["missing"],
-        hours=6 if days <= 2 else 24 if days <= 10 else 120,
+        unit=unit,
+        sentence=words.say(
+            "meter_sentence",
+            meter=info["meter_id"],
+            days=days,
+            bars=len(bars),
+            high=f"{max((bar.value for bar in bars), default=0.0):,.2f}",
+            unit=unit,
+            missing=span_text(sum((high - low).total_seconds() for low, high in gaps)),
+        ),
+        missing=words.missing,
+        least_gap=least_gap,
     )
 
 
-def _thinned(readings: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return neighbours added up so that at most BARS_MAX bars are drawn; energy and worst quality are kept."""
-    step = -(-len(readings) // BARS_MAX) or 1
-    if step == 1:
-        return readings
-    groups = [readings[place : place + step] for place in range(0, len(readings), step)]
-    return [
-        {
-            "start_at": group[0]["start_at"],
-            "end_at": group[-1]["end_at"],
-            "energy_wh": sum(row["energy_wh"] for row in group),
-            "export_energy_wh": sum(row["export_energy_wh"] for row in group),
-            "quality": max(row["quality"] for row in group),
-        }
-        for group in groups
-    ]
+def local_midnight(now: dt.datetime, zone: dt.tzinfo, days: int) -> dt.datetime:
+    """Return the start of the local day so many days from today, in UTC."""
+    day = now.astimezone(zone).date() + dt.timedelta(days=days)
+    return dt.datetime.combine(day, dt.time(), zone).astimezone(dt.UTC)
 
 
-def _bar(row: dict[str, Any], zone: dt.tzinfo, words: dict[str, str]) -> Bar | None:
-    watts = _power_w(row)
-    if watts is None:
-        return None
-    title = (
-        f"{row['start_at'].astimezone(zone):%m-%d %H:%M}-{row['end_at'].astimezone(zone):%H:%M}"
-        f" {row['energy_wh']} Wh, {_words(row['quality'], words)}"
-    )
-    quality = "suspect" if row["quality"] & SUSPECT else "estimated" if row["quality"] & Quality.LONG else "actual"
-    return Bar(row["start_at"], row["end_at"], watts, quality, title)
+def power_bars(row: dict[str, Any], zone: dt.tzinfo, words: Words) -> list[Bar]:
+    """Return the bar of what was used and, below zero, of what was fed in, as mean kW."""
+    hours = row["covered_s"] / 3600
+    start, end = row["start_at"], row["end_at"]
+    when = f"{start.astimezone(zone):%m-%d %H:%M}–{end.astimezone(zone):%H:%M}"
+    lacking_s = (end - start).total_seconds() - row["covered_s"]
+    title = f"{when} {kilo_text(row['energy_wh'], 3)} kWh, {words.quality(row['quality'])}"
+    if lacking_s >= 1:
+        title += f", {words.partly} {span_text(lacking_s)}"
+    quality = "suspect" if row["quality"] & Quality.HIGH else "averaged" if row["quality"] & Quality.LONG else "actual"
+    bars = [Bar(start, end, row["energy_wh"] / 1000 / hours, quality, title)]
+    if row["export_energy_wh"]:
+        fed = f"{when} {words.exported} {kilo_text(row['export_energy_wh'], 3)} kWh"
+        bars.append(Bar(start, end, -row["export_energy_wh"] / 1000 / hours, "exported", fed))
+    return bars
 
 
-def _strip(tariff: Tariff, line: Timeline, span: tuple[dt.datetime, dt.datetime], words: dict[str, str]) -> list[Span]:
+def time_of_use(tariff: Tariff, line: Timeline, span: tuple[dt.datetime, dt.datetime], words: Words) -> list[Span]:
+    """Return the periods of a tariff between two instants, for the strip under the curve."""
     low, high = (int(moment.timestamp()) for moment in span)
     first = max(int(np.searchsorted(line.start_s, low, side="right")) - 1, 0)
     last = int(np.searchsorted(line.start_s, high))
-    spans = []
+    spans: list[Span] = []
     for index in range(first, last):
         start = max(int(line.start_s[index]), low)
         end = min(int(line.start_s[index + 1]) if index + 1 < len(line.start_s) else high, high)
         period = tariff.buckets[int(line.bucket[index])][2]
-        spans.append(
-            Span(
-                dt.datetime.fromtimestamp(start, dt.UTC),
-                dt.datetime.fromtimestamp(end, dt.UTC),
-                PLACES.get(period, 2),
-                words.get(period, period),
-            )
-        )
+        low_at, high_at = (dt.datetime.fromtimestamp(moment, dt.UTC) for moment in (start, end))
+        label = words.get(period, period)
+        if spans and spans[-1].label == label:
+            spans[-1] = Span(spans[-1].start, high_at, spans[-1].place, label)
+        else:
+            spans.append(Span(low_at, high_at, PLACES.get(period, 2), label))
     return spans
 
 
-def usage_csv(conn: psycopg.Connection, info: dict[str, Any], days: int, now: int) -> str:
-    """Return the intervals of some days as CSV, UTC."""
-    end = dt.datetime.fromtimestamp(now / 1e6, dt.UTC)
+def usage_csv(conn: psycopg.Connection, info: dict[str, Any], days: int, now: dt.datetime) -> str:
+    """Return the intervals of some days as CSV in UTC, at most CSV_ROWS_MAX; a last line says when there are more."""
     out = io.StringIO()
     writer = csv.writer(out)
     writer.writerow(["start", "end", "energy_wh", "export_energy_wh", "import_wh", "quality", "seq", "raw"])
-    for row in fetch_readings(conn, info["meter_no"], end - dt.timedelta(days=days), end):
-        writer.writerow(
-            [
-                row["start_at"].isoformat(),
-                row["end_at"].isoformat(),
-                row["energy_wh"],
-                row["export_energy_wh"],
-                row["import_wh"],
-                " ".join(Quality(row["quality"]).words),
-                row["seq"],
-                f"{row['raw_partition']}/{row['raw_offset']}/{row['raw_index']}",
-            ]
-        )
+    start, count = now - dt.timedelta(days=days), 0
+    while rows := fetch_readings(conn, info["meter_no"], start, now):
+        for row in rows:
+            writer.writerow(
+                [
+                    row["start_at"].isoformat(),
+                    row["end_at"].isoformat(),
+                    row["energy_wh"],
+                    row["export_energy_wh"],
+                    row["import_wh"],
+                    " ".join(Quality(row["quality"]).words),
+                    row["seq"],
+                    f"{row['raw_partition']}/{row['raw_offset']}/{row['raw_index']}",
+                ]
+            )
+        start, count = rows[-1]["end_at"], count + len(rows)
+        if len(rows) < ROWS_MAX:
+            break
+        if count >= CSV_ROWS_MAX:
+            out.write(f"# cut after {count} rows; the rest: /api/v1/meters/{info['meter_id']}/readings\r\n")
+            break
     return out.getvalue()

@@ -1,66 +1,66 @@
-"""What the control-room page shows at first; afterwards the stream moves its numbers."""
+"""What the control-room page shows at first, all of it from memory; afterwards the stream moves its numbers."""
 
 import datetime as dt
-import json
 from typing import Any
 
-import psycopg
+from console.chart import load_chart, missing_spans
+from console.live import LiveFeed
+from console.load_curve import STEP, LoadCurve, averaged_bands
+from console.words import Words
 
-from console.chart import load_chart
-from storage.alarm import fetch_alarms
-from storage.dead_letter import count_dead_letters, fetch_dead_letters
-from storage.query import fetch_load_curve
-
-ZONE = dt.timezone(dt.timedelta(hours=8), "CST")
-STEP = dt.timedelta(minutes=15)
 TOP_SHOWN = 10
-ALARMS_SHOWN = 30
-LETTERS_SHOWN = 6
+CURVE_GRACE = dt.timedelta(minutes=3)
+"""Beyond a quarter-hour, within which a new quarter-hour is to be on the curve."""
 
 
-def room_page(conn: psycopg.Connection, snapshot: tuple[int, str], words: dict[str, str], now: int) -> dict[str, Any]:
+def room_page(feed: LiveFeed, words: Words, zone: dt.tzinfo) -> dict[str, Any]:
     """Return the values of the page's template."""
-    end = dt.datetime.fromtimestamp(now / 1e6, dt.UTC)
-    figures = json.loads(snapshot[1])
+    letters, newest = feed.letters
+    curve = feed.curve
     return {
-        "figures": figures,
-        "chart": room_chart(conn, words, end),
-        "top": figures.get("top", [])[:TOP_SHOWN],
-        "alarms": fetch_alarms(conn, active=True, limit=ALARMS_SHOWN),
-        "letters": count_dead_letters(conn),
-        "newest_letters": fetch_dead_letters(conn, limit=LETTERS_SHOWN),
-        "zone": ZONE,
-        "counts": alarm_counts(figures),
+        "chart": room_chart(curve, words, zone),
+        "curve_end": curve.end,
+        "curve_late_ms": int((STEP + CURVE_GRACE).total_seconds() * 1000),
+        "points": list(reversed(curve.points)),
+        "top": feed.snapshot.figures["top"][:TOP_SHOWN],
+        "letters": letters,
+        "newest_letters": newest,
+        "stages": feed.snapshot.figures["stages"],
     }
 
 
-def room_chart(conn: psycopg.Connection, words: dict[str, str], end: dt.datetime) -> str:
-    """Return the load of the last 24 hours; the quarter-hour that is not over yet is left out."""
-    whole = end - dt.timedelta(seconds=end.timestamp() % STEP.total_seconds())
-    start = whole - dt.timedelta(days=1)
-    points = [
-        (at, (used - fed) / 1000 / (STEP.total_seconds() / 3600))
-        for at, used, fed, _ in fetch_load_curve(conn, start, whole)
-    ]
+def room_chart(curve: LoadCurve, words: Words, zone: dt.tzinfo) -> str | None:
+    """Return the load of the last 24 hours, or None before it was read; the quarter-hour that is not over is left out."""
+    start, end, points = curve.start, curve.end, curve.points
+    if start is None or end is None:
+        return None
     return load_chart(
-        points,
+        [(point.start, point.used_kw) for point in points],
+        [(point.start, point.fed_kw) for point in points],
         start,
-        whole,
+        end,
         step=STEP,
-        unit="kW",
-        zone=ZONE,
-        sentence=words["load_curve_sentence"],
-        missing=words["missing"],
+        zone=zone,
+        sentence=_sentence(curve, words),
+        words=(words.missing, words.total_load, words.fed_in),
+        bands=[
+            (low, high, words.say("averaged_share", share=f"{share * 100:.0f}"))
+            for low, high, share in averaged_bands(points)
+        ],
     )
 
 
-def alarm_counts(figures: dict[str, Any]) -> dict[int, tuple[int, int]]:
-    """Return unacknowledged and active alarms by priority."""
-    alarms = figures.get("alarms", [])
-    return {
-        priority: (
-            sum(alarm["priority"] == priority and alarm["state"] == "unacknowledged" for alarm in alarms),
-            sum(alarm["priority"] == priority for alarm in alarms),
-        )
-        for priority in (1, 2, 3, 4)
-    }
+def _sentence(curve: LoadCurve, words: Words) -> str:
+    assert curve.start is not None
+    assert curve.end is not None
+    if not curve.points:
+        return words.load_unknown
+    gaps = missing_spans([(point.start, point.start + STEP) for point in curve.points], curve.start, curve.end, STEP)
+    powers = [point.used_kw for point in curve.points]
+    return words.say(
+        "load_sentence",
+        high=f"{max(powers):,.1f}",
+        low=f"{min(powers):,.1f}",
+        last=f"{powers[-1]:,.1f}",
+        gaps=sum(round((high - low) / STEP) for low, high in gaps),
+    )

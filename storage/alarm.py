@@ -101,3 +101,25 @@ def fetch_alarms(conn: psycopg.Connection, *, active: bool | None = None, limit:
             " order by cleared_at is not null, priority, raised_at desc limit %s",
             (min(limit, ALARMS_LISTED_MAX),),
         ).fetchall()
+
+
+def fetch_open_alarms(conn: psycopg.Connection, limit: int) -> list[dict[str, Any]]:
+    """Return the alarms that need someone: active ones, then those that returned and nobody acknowledged.
+
+    Unacknowledged first, then by priority, then the newest.
+    """
+    with conn.cursor(row_factory=psycopg.rows.dict_row) as cursor:
+        return cursor.execute(
+            f"select {_COLUMNS}, last_at, occurrences from alarm where state <> 'cleared'"
+            " order by cleared_at is not null, state <> 'unacknowledged', priority, raised_at desc, alarm_id desc limit %s",
+            (min(limit, ALARMS_LISTED_MAX),),
+        ).fetchall()
+
+
+def count_alarms(conn: psycopg.Connection) -> dict[int, tuple[int, int]]:
+    """Return, by priority, how many alarms are active and unacknowledged, and how many are active."""
+    rows = conn.execute(
+        "select p, count(alarm_id) filter (where state = 'unacknowledged'), count(alarm_id)"
+        " from generate_series(1, 4) p left join alarm on priority = p and cleared_at is null group by p order by p"
+    ).fetchall()
+    return {priority: (unacknowledged, active) for priority, unacknowledged, active in rows}

@@ -1,0 +1,101 @@
+"""The stream of live figures: server-sent events, one snapshot a second, rendered once for all who watch.
+
+Every event is the whole state, so nothing has to be replayed after a break: a browser that comes back with the number of
+what it saw last gets the newest snapshot at once, and alarms it has not shown yet by their ids.
+"""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request
+from fastapi.responses import JSONResponse, Response, StreamingResponse
+
+from console.board import Snapshot
+from console.live import LiveFeed
+from monitoring.metrics import QUEUE_DEPTH
+
+HEARTBEAT_S = 15.0
+WATCHERS_MAX = 200
+
+
+class Broadcast:
+    """Wakes all who wait for the next snapshot; lives on the event loop."""
+
+    def __init__(self, feed: LiveFeed) -> None:
+        """Listen to the feed once `attach` is called."""
+        self.feed = feed
+        self.watchers = 0
+        self._next: asyncio.Event | None = None
+
+    def attach(self) -> None:
+        """Take the running loop; the feed's thread wakes it from then on."""
+        loop = asyncio.get_running_loop()
+        self._next = asyncio.Event()
+
+        def on_snapshot() -> None:
+            loop.call_soon_threadsafe(self._wake)
+
+        self.feed.on_snapshot = on_snapshot
+
+    def detach(self) -> None:
+        """Hear the feed no more: the loop is about to end."""
+        self.feed.on_snapshot = lambda: None
+        self._wake()
+
+    def _wake(self) -> None:
+        assert self._next is not None
+        woken, self._next = self._next, asyncio.Event()
+        woken.set()
+
+    async def newer_than(self, number: int) -> Snapshot | None:
+        """Return the newest snapshot once it is another than the one with a number; None when a heartbeat is due."""
+        assert self._next is not None
+        if self.feed.snapshot.number == number:
+            try:
+                await asyncio.wait_for(self._next.wait(), HEARTBEAT_S)
+            except TimeoutError:
+                return None
+        found = self.feed.snapshot
+        return found if found.number != number else None
+
+    async def events(self, request: Request, number: int, meter_id: str | None) -> AsyncIterator[str]:
+        """Yield the events of one watcher until it goes; of a meter's page also that meter's figures."""
+        self._count(1)
+        try:
+            while not await request.is_disconnected():
+                found = await self.newer_than(number)
+                if found is None:
+                    yield ": heartbeat\n\n"
+                    continue
+                number = found.number
+                yield f"id: {number}\nevent: figures\ndata: {found.text}\n\n"
+                if meter_id is not None:
+                    yield f"event: meter\ndata: {json.dumps(self.feed.board.meter(meter_id))}\n\n"
+        finally:
+            self._count(-1)
+
+    def _count(self, change: int) -> None:
+        self.watchers += change
+        QUEUE_DEPTH.labels("console_watchers").set(self.watchers)
+
+
+def stream_router(broadcast: Broadcast) -> APIRouter:
+    """Return the route of the stream."""
+    router = APIRouter(include_in_schema=False)
+
+    @router.get("/stream")
+    async def stream(
+        request: Request,
+        number: Annotated[int, Query(alias="from", ge=-1, le=2**53)] = -1,
+        meter: Annotated[str | None, Query(max_length=64)] = None,
+    ) -> Response:
+        if broadcast.watchers >= WATCHERS_MAX:
+            detail = f"{WATCHERS_MAX} pages are open already; close one, or run a second console"
+            return JSONResponse({"detail": detail}, 503, {"Retry-After": "30"})
+        headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+        events = broadcast.events(request, number, meter)
+        return StreamingResponse(events, media_type="text/event-stream", headers=headers)
+
+    return router
