@@ -144,7 +144,9 @@ class SettleHandler:
         registry = self.registry()
         self._reset(partition)
         conn = self.connection()
-        folded = load_partition(conn, self.states, registry, partition, row.checkpoint_offset)
+        loaded = load_partition(conn, self.states, registry, partition, row.checkpoint_offset)
+        self._partition_of[loaded.meter_no] = partition
+        self._dirty[loaded.later_meter_no] = True
         self._stands_at[partition] = row.next_offset
         self._outbox.load(conn, partition)
         self._batches_since[partition] = 0
@@ -153,7 +155,7 @@ class SettleHandler:
             "partition_loaded",
             partition=partition,
             next_offset=row.next_offset,
-            facts_folded=folded,
+            facts_folded=loaded.facts_folded,
             seconds=round(time.monotonic() - started, 3),
         )
 

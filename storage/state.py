@@ -12,7 +12,7 @@ from metering.fact import FACT_COLUMNS, INT_NULLABLE, Columns
 from metering.pricebook import Meters
 from metering.pricing import time_of_use_tiers
 from metering.settlement import fold_facts, fold_receipts, price_facts, tariff_of
-from metering.state import NEVER, SLOTS, MeterStates
+from metering.state import NEVER, SLOTS, Int64Column, MeterStates
 from schemas.frame import ELECTRICAL
 from storage.registry import Registry, load_registry
 
@@ -59,22 +59,31 @@ def columns_from_fetched(rows: list[tuple[Any, ...]]) -> Columns:
     }
 
 
+@dataclasses.dataclass(frozen=True)
+class LoadedPartition:
+    """What a partition's state in memory was made from."""
+
+    meter_no: Any
+    """Meters that have any state, ascending."""
+    later_meter_no: Any
+    """Of these, the meters with facts after their rows, ascending: the next checkpoint must hold them."""
+    facts_folded: int
+
+
 def load_partition(
     conn: psycopg.Connection, states: MeterStates, registry: Registry, partition: int, checkpoint_offset: int
-) -> int:
+) -> LoadedPartition:
     """Load the state of a partition's meters into `states`: their rows, then the facts after those.
 
     Args:
         conn: Connection.
-        states: Of all meters, changed in place.
+        states: Of all meters, changed in place; those of this partition must be empty.
         registry: Master data.
         partition: Of meter.readings.
-        checkpoint_offset: All rows of this partition stand at or past it.
-
-    Returns:
-        Number of facts folded.
+        checkpoint_offset: All facts of this partition before it are in the rows.
     """
     as_of = np.full(registry.meters.size, checkpoint_offset, np.int64)
+    with_row = np.zeros(registry.meters.size, np.bool_)
     with conn.cursor(binary=True) as cursor:
         cursor.execute(
             f"select meter_no, next_offset, {', '.join(STATE_COLUMNS)}, quantities_wh, seq_pending"
@@ -84,7 +93,10 @@ def load_partition(
         while rows := cursor.fetchmany(FETCH_ROWS):
             at = np.array([row[0] for row in rows], np.int64)
             as_of[at] = _put_rows(states, at, rows)
-    return _fold_later_facts(conn, states, registry, (partition, checkpoint_offset), as_of)
+            with_row[at] = True
+    folded = _fold_later_facts(conn, states, registry, (partition, checkpoint_offset), as_of)
+    with_facts = folded > 0
+    return LoadedPartition(np.flatnonzero(with_row | with_facts), np.flatnonzero(with_facts), int(folded.sum()))
 
 
 def _put_rows(states: MeterStates, at: Any, rows: list[tuple[Any, ...]]) -> Any:
@@ -118,8 +130,9 @@ def _fold_later_facts(
     registry: Registry,
     since: tuple[int, int],
     as_of: Any,
-) -> int:
-    folded = 0
+) -> Int64Column:
+    """Fold the facts after the rows; return how many that were of each meter."""
+    folded = np.zeros(len(as_of), np.int64)
     with conn.transaction(), conn.cursor(name="later_facts", binary=True) as cursor:
         cursor.execute(
             f"select {fact_select()} from fact f where frame_partition = %s and frame_offset >= %s"
@@ -131,7 +144,7 @@ def _fold_later_facts(
             later = facts["frame_offset"] >= as_of[facts["meter_no"]]
             facts = {name: column[later] for name, column in facts.items()}
             fold_all(states, facts["meter_no"], facts, registry)
-            folded += int(np.count_nonzero(later))
+            folded += np.bincount(facts["meter_no"], minlength=len(folded))
     return folded
 
 
