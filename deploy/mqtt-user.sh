@@ -44,8 +44,13 @@ case ${1:-} in
     ;;
 esac
 name=${1:-}
-printf '%s' "$name" | LC_ALL=C grep -Eq '^((meters|gateways)/[A-Za-z0-9._-]{1,64}|head-end|gridtally-bridge|gridtally-health)$' ||
-    fail "usage: mqtt-user.sh [--remove | --stdin] meters/ID | gateways/ID | head-end (is '$name')"
+export LC_ALL=C
+case $name in
+*[!A-Za-z0-9._/-]*) good=no ;; # a line end too, at which grep would begin anew
+*) printf '%s\n' "$name" |
+    grep -Eq '^((meters|gateways)/[A-Za-z0-9._-]{1,64}|head-end|gridtally-bridge|gridtally-health)$' && good=yes || good=no ;;
+esac
+[ "$good" = yes ] || fail "usage: mqtt-user.sh [--remove | --stdin] meters/ID | gateways/ID | head-end (is '$name')"
 [ -d "$secrets" ] || fail "no directory $secrets: run deploy/make-secrets.sh first"
 umask 077
 work=$(mktemp -d)

@@ -57,12 +57,11 @@ class Shape:
 
     # -- running -------------------------------------------------------------------------------------------------
 
-    def script(self, name: str, *words: str, stdin: str = "") -> str:
+    def script(self, name: str, *words: str, **environment: str) -> str:
         """Run a script of deploy/ on our secrets."""
         done = subprocess.run(
-            ["sh", str(ROOT / "deploy" / name), *words],
-            env={**os.environ, "GRIDTALLY_SECRETS_DIR": str(self.secrets)},
-            input=stdin,
+            ["/bin/sh", str(ROOT / "deploy" / name), *words],
+            env={**os.environ, "GRIDTALLY_SECRETS_DIR": str(self.secrets), **environment},
             capture_output=True,
             text=True,
             timeout=60,

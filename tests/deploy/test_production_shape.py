@@ -2,10 +2,13 @@
 
 import json
 import re
+import shutil
 import signal
+import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -67,6 +70,12 @@ def sign_in(shape: Shape, user: str, password: str, **options: Any) -> MeterSend
 
     shape.wait(is_open, f"{user} to be let in", 15)  # a changed password is read when the signal is handled
     return sender
+
+
+def is_refused(shape: Shape, sender: MeterSender, lines: int) -> bool:
+    """Return whether the broker refuses a sender, by its log after the first lines."""
+    sender.poll(0.05)
+    return any("not authorised" in line for line in shape.log("mqtt").splitlines()[lines:])
 
 
 def reading(seq: int, import_wh: int, **more: Any) -> dict[str, Any]:
@@ -146,17 +155,13 @@ def test_our_own_users_may_not_publish_readings(shape: Shape, user: str) -> None
     head_end.shut()
 
 
+@pytest.mark.parametrize("tls", [True, False])
 @pytest.mark.parametrize(("user", "password"), [("head-end", "guessed"), ("meters/unknown", ""), ("", "")])
-def test_nobody_is_let_in_without_the_right_password(shape: Shape, user: str, password: str) -> None:
-    sender = shape.sender(user, password)
+def test_nobody_is_let_in_without_the_right_password(shape: Shape, user: str, password: str, tls: bool) -> None:
+    sender = shape.sender(user, password, tls=tls)
     lines = len(shape.log("mqtt").splitlines())
-
-    def is_refused() -> bool:
-        sender.poll(0.05)
-        assert not sender.is_open
-        return any("not authorised" in line for line in shape.log("mqtt").splitlines()[lines:])
-
-    shape.wait(is_refused, "the broker to refuse", 15)
+    shape.wait(lambda: is_refused(shape, sender, lines), "the broker to refuse", 15)
+    assert not sender.is_open
 
 
 def test_a_meter_cannot_take_the_bridges_session_over(shape: Shape) -> None:
@@ -168,6 +173,22 @@ def test_a_meter_cannot_take_the_bridges_session_over(shape: Shape) -> None:
     shape.wait(lambda: HONEST_WH + 300 in readings_of(shape, "honest"), "the bridge to go on", 30)
     assert not re.search("Client gridtally-bridge (already connected|closed)", shape.log("mqtt"))
     thief.shut()
+
+
+def test_a_user_made_without_mosquittos_own_tool_is_let_in(shape: Shape, tmp_path: Path) -> None:
+    for tool in ("awk", "base64", "cat", "chmod", "dirname", "grep", "head", "mktemp", "rm", "touch", "tr"):
+        path = shutil.which(tool)
+        assert path
+        (tmp_path / tool).symlink_to(path)
+    (tmp_path / "python3").symlink_to(Path(sys.executable).resolve())
+    password = shape.script("mqtt-user.sh", "meters/victim", PATH=str(tmp_path)).strip()
+    shape.processes["mqtt"].send_signal(signal.SIGHUP)
+    sign_in(shape, "meters/victim", password).shut()
+    shape.script("mqtt-user.sh", "--remove", "meters/victim")
+    shape.processes["mqtt"].send_signal(signal.SIGHUP)
+    again = shape.sender("meters/victim", password)
+    lines = len(shape.log("mqtt").splitlines())
+    shape.wait(lambda: is_refused(shape, again, lines), "the removed user to be refused", 15)
 
 
 def test_what_prometheus_scrapes_is_where_the_settings_put_it(shape: Shape) -> None:
