@@ -34,8 +34,9 @@ check: $(STAMP_DEV) ## Lint, types, layers
 bench: $(STAMP_DEV) ## Measure; prints min/median/max and writes bench/results
 	@$(BIN)/python -m bench
 
-docs: $(STAMP) ## Write docs/schemas from the code
+docs: $(STAMP) ## Write docs/schemas and docs/reference.md from the code
 	@$(BIN)/python -m schemas.message docs/schemas
+	@$(BIN)/python -m gridtally.reference docs/reference.md
 
 clean: ## Remove the environment, not the data
 	rm -rf "$(VENV)"

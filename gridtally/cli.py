@@ -205,27 +205,43 @@ def simulate(
 
 @app.command()
 def replay(
-    file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="CSV of intervals: meter columns, Wh.")],
+    file: Annotated[
+        Path, typer.Argument(exists=True, dir_okay=False, help="CSV of intervals, Wh; wide or long, gzip or not.")
+    ],
     data_dir: DataDir = None,
     config: Config = None,
+    *,
     speed: Annotated[float, typer.Option(min=0, help="Times real time; 0 is as fast as it goes.")] = 0.0,
     limit_days: Annotated[int, typer.Option(min=0, help="Send only so many days; 0 is all.")] = 0,
     shift_days: Annotated[
         int | None, typer.Option(help="Move the readings by whole days; by default their end comes near today.")
     ] = None,
+    tariff: Annotated[str | None, typer.Option(help="Tariff of new meters. Default: county-residential")] = None,
+    prefix: Annotated[
+        str | None, typer.Option(help="Of the ids of numbered meters. Default: first letters of the file's folder")
+    ] = None,
 ) -> None:
-    """Send real interval data, made into registers, through MQTT; end when all of it is receipted.
+    """Send real interval data, made into registers, through MQTT; when all of it is receipted, compare the ledger with it.
+
+    The file has a row of quarter-hours for each meter (meter,q0000,q0001,…), or a row for each interval
+    (meter_id,start,energy_wh). Negative energy is fed in, an empty cell is missing. A second run goes on where the first
+    stopped. Exit code 1 when the ledger differs from the file, 75 when nothing moves and the same command may do better.
 
     Example: gridtally replay ../shared/data/swiss15min/readings_wh.csv.gz
     """
-    from connectors.replay import ReplayError, run_replay
+    from connectors.interval_file import IntervalFileError
+    from connectors.replay import Choice, ReplayError
+    from gridtally.replay import run_replay
 
     loaded = settings_of(data_dir, config)
     addresses = running(loaded)
+    choice = Choice(tariff, prefix, shift_days, limit_days)
     try:
-        code = run_replay(loaded.settings, addresses, file, speed=speed, limit_days=limit_days, shift_days=shift_days)
-    except ReplayError as error:
+        code = run_replay(loaded.settings, addresses, file, choice, speed=speed)
+    except IntervalFileError as error:
         fail(str(error), EXIT_FAILED)
+    except ReplayError as error:
+        fail(str(error), EXIT_TEMPORARY if error.retriable else EXIT_FAILED)
     raise typer.Exit(code)
 
 
@@ -315,6 +331,37 @@ def import_tariff_command(
         except TariffError as error:
             fail(f"{file}: {error}", EXIT_FAILED)
     print(f"tariff {tariff.tariff_id} is in force")
+
+
+@app.command("open-epoch")
+def open_epoch_command(
+    meter_id: str,
+    at: Annotated[str, typer.Option(help="From when on, RFC 3339 with offset, such as 2026-11-24T08:00:00+08:00.")],
+    reason: Annotated[str, typer.Option(help="Why: reset, repaired, register board replaced.")],
+    data_dir: DataDir = None,
+    config: Config = None,
+) -> None:
+    """Begin a register anew: a meter was reset or repaired, and its register fell.
+
+    Example: gridtally open-epoch m-00042 --at 2026-11-24T08:00:00+08:00 --reason "board replaced"
+    then gridtally dead-letters replay --code register_decreased
+    """
+    import datetime as dt
+
+    from storage.epoch import EpochError, open_epoch
+
+    try:
+        start_at = dt.datetime.fromisoformat(at)
+    except ValueError:
+        start_at = None
+    if start_at is None or start_at.tzinfo is None:
+        fail(f"--at {at}: expected a time with offset, such as 2026-11-24T08:00:00+08:00", EXIT_USAGE)
+    with connect(settings_of(data_dir, config)) as conn:
+        try:
+            epoch = open_epoch(conn, meter_id, start_at, reason)
+        except EpochError as error:
+            fail(str(error), EXIT_FAILED)
+    print(f"epoch {epoch} of {meter_id} begins {start_at.isoformat()}")
 
 
 @letters_app.command("list")

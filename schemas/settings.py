@@ -29,10 +29,12 @@ class MqttSettings(_Section):
     """The MQTT broker and how the bridge reads it."""
 
     url: str | None = Field(None, pattern=r"^mqtts?://[^/:]+(:\d+)?$", description="none: start the embedded broker")
-    username: str | None = None
-    password: SecretStr | None = None
-    password_file: Path | None = None
-    client_id: str = Field("gridtally-bridge", pattern=r"^[A-Za-z0-9_-]{1,64}$")
+    username: str | None = Field(None, description="name to sign in with")
+    password: SecretStr | None = Field(None, description="secret of that name")
+    password_file: Path | None = Field(None, description="file that holds the password, instead of it")
+    client_id: str = Field(
+        "gridtally-bridge", pattern=r"^[A-Za-z0-9_-]{1,64}$", description="one for each bridge, never changed"
+    )
     topic_filters: list[Annotated[str, Field(min_length=1)]] = Field(
         [
             "gridtally/v1/meters/+/readings",
@@ -40,6 +42,7 @@ class MqttSettings(_Section):
             "gridtally/v1/gateways/+/readings",
         ],
         min_length=1,
+        description="what this bridge carries; several bridges share by topic prefix",
     )
     window: int = Field(20_000, ge=1, le=60_000, description="messages taken and not yet acknowledged")
     fast_path: bool = Field(default=True, description="read packets ourselves; needs the pinned paho")
@@ -49,60 +52,62 @@ class KafkaSettings(_Section):
     """The Kafka cluster and our topics on it."""
 
     bootstrap_servers: str | None = Field(None, description="none: start the embedded broker")
-    topic_prefix: str = Field("", pattern=r"^[A-Za-z0-9._-]{0,32}$")
-    partitions: int = Field(4, ge=1, le=256)
-    replication_factor: int = Field(1, ge=1, le=5)
-    retention_days: int = Field(30, ge=1)
+    topic_prefix: str = Field("", pattern=r"^[A-Za-z0-9._-]{0,32}$", description="before each topic name")
+    partitions: int = Field(4, ge=1, le=256, description="of each topic; a meter's must never change")
+    replication_factor: int = Field(1, ge=1, le=5, description="3 on a cluster")
+    retention_days: int = Field(30, ge=1, description="of messages as received and of readings")
 
 
 class DatabaseSettings(_Section):
     """PostgreSQL, with or without TimescaleDB."""
 
     dsn: SecretStr | None = Field(None, description="none: start the embedded server")
-    dsn_file: Path | None = None
+    dsn_file: Path | None = Field(None, description="file that holds the dsn, instead of it")
 
 
 class BridgeSettings(_Section):
     """How the bridge makes raw frames."""
 
-    batch_messages_max: int = Field(2000, ge=1, le=10_000)
-    batch_wait_s: float = Field(0.02, gt=0, le=1)
-    heartbeat_s: float = Field(5.0, gt=0, le=60)
+    batch_messages_max: int = Field(2000, ge=1, le=10_000, description="most messages of a frame")
+    batch_wait_s: float = Field(0.02, gt=0, le=1, description="longest that a message waits for others")
+    heartbeat_s: float = Field(5.0, gt=0, le=60, description="how often each partition is told the time")
     receipts: bool = Field(default=True, description="of several bridges one publishes receipts")
-    receipts_wait_s: float = Field(0.5, gt=0, le=10)
+    receipts_wait_s: float = Field(0.5, gt=0, le=10, description="receipts of so long are published together")
 
 
 class ValidateSettings(_Section):
     """How the validate agent takes raw frames."""
 
-    batch_frames_max: int = Field(32, ge=1, le=500)
-    batch_wait_s: float = Field(0.005, gt=0, le=1)
-    future_max_s: int = Field(900, ge=0)
-    past_max_days: int = Field(400, ge=1, le=700)
+    batch_frames_max: int = Field(32, ge=1, le=500, description="most frames of a batch")
+    batch_wait_s: float = Field(0.005, gt=0, le=1, description="longest that a frame waits for others")
+    future_max_s: int = Field(900, ge=0, description="how far a meter's clock may be ahead")
+    past_max_days: int = Field(400, ge=1, le=700, description="how old a reading may be")
 
 
 class SettleSettings(_Section):
     """How the settle agent takes frames and writes its state."""
 
-    batch_frames_max: int = Field(64, ge=1, le=500)
-    batch_wait_s: float = Field(0.01, gt=0, le=1)
-    checkpoint_batches: int = Field(500, ge=1, description="1: state is written in every transaction")
-    checkpoint_s: float = Field(15.0, gt=0)
+    batch_frames_max: int = Field(64, ge=1, le=500, description="most frames of a batch")
+    batch_wait_s: float = Field(0.01, gt=0, le=1, description="longest that a frame waits for others")
+    checkpoint_batches: int = Field(
+        500, ge=1, description="state is written every so many batches; 1: in every transaction"
+    )
+    checkpoint_s: float = Field(15.0, gt=0, description="state is written at least so often")
 
 
 class DetectSettings(_Section):
     """Thresholds of the detectors."""
 
-    silent_intervals: int = Field(3, ge=1)
-    tamper_clear_s: int = Field(3600, ge=1)
-    checkpoint_s: float = Field(5.0, gt=0)
+    silent_intervals: int = Field(3, ge=1, description="a meter is silent after so many of its intervals")
+    tamper_clear_s: int = Field(3600, ge=1, description="a tamper alarm clears after so long without an event")
+    checkpoint_s: float = Field(5.0, gt=0, description="the detectors' state is written at least so often")
 
 
 class ConsoleSettings(_Section):
     """Where the console listens, and by which clock it shows times."""
 
-    host: str = "127.0.0.1"
-    port: Port = 8780
+    host: str = Field("127.0.0.1", description="address to listen on")
+    port: Port = Field(8780, description="a free one is taken where it is taken")
     zone: str = Field("Asia/Shanghai", description="time zone of the control room; a meter's page has its tariff's")
 
     @field_validator("zone")
@@ -118,14 +123,14 @@ class ConsoleSettings(_Section):
 class MetricsSettings(_Section):
     """Where processes show their metrics and health: on loopback, unless the network between them is closed."""
 
-    host: str = "127.0.0.1"
-    port_base: Port = 9780
+    host: str = Field("127.0.0.1", description="address to listen on")
+    port_base: Port = Field(9780, description="of the bridge; validate, settle, detect, console follow")
 
 
 class Settings(_Section):
     """Everything that can be set."""
 
-    data_dir: Path = DATA_DIR_DEFAULT
+    data_dir: Path = Field(DATA_DIR_DEFAULT, description="data of embedded components, logs, addresses")
     mqtt: MqttSettings = MqttSettings()
     kafka: KafkaSettings = KafkaSettings()
     database: DatabaseSettings = DatabaseSettings()

@@ -21,6 +21,16 @@ KAFKA_TOPICS = (
     GRID_ALARMS,
 )
 
+TOPIC_MEANINGS = {
+    METER_RAW: "messages as received, many a record, never dropped; by meter or gateway",
+    METER_READINGS: "validated readings as columns (Arrow), with lineage; by meter",
+    METER_EVENTS: "events of meters, with lineage; by meter",
+    METER_CHARGES: "running charges after each commit (Arrow); by meter",
+    METER_RECEIPTS: "what became durable, for the meters (Arrow); by meter",
+    GRID_LIVE: "figures of each committed batch (JSON)",
+    GRID_ALARMS: "alarms after each change (JSON)",
+}
+
 MQTT_ROOT = "gridtally/v1"
 _SOURCES = {"meters": ("readings", "events"), "gateways": ("readings",)}
 
