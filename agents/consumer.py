@@ -14,6 +14,7 @@ import itertools
 import os
 import sys
 import tempfile
+import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
@@ -46,6 +47,7 @@ SESSION_TIMEOUT_S = 6.0
 HEARTBEAT_S = 1.0
 REBALANCE_TIMEOUT_S = 10.0
 TURN_S = 5.0
+STOP_TIMEOUT_S = 8.0
 
 log = get_logger("agents.consumer")
 
@@ -222,6 +224,17 @@ def by_partition(batch: Sequence[Any]) -> dict[TP, list[Record]]:
     return parts
 
 
+class _Worker(faust.Worker):
+    """Faust's worker, but its shutdown has an end: with Kafka away it would wait for ever."""
+
+    async def stop(self) -> None:
+        """Stop in order, or leave after STOP_TIMEOUT_S: what is not committed comes again."""
+        timer = threading.Timer(STOP_TIMEOUT_S, os._exit, (EXIT_TEMPORARY,))
+        timer.daemon = True
+        timer.start()
+        await super().stop()
+
+
 def run(
     settings: Settings,
     bootstrap_servers: str,
@@ -236,7 +249,7 @@ def run(
     runner = _Runner(handler, health)
     app = build_app(settings, bootstrap_servers, runner)
     add_agent(app, runner, batch_max, batch_wait_s)
-    worker = faust.Worker(app, loglevel="WARN", redirect_stdouts=False, override_logging=False)
+    worker = _Worker(app, loglevel="WARN", redirect_stdouts=False, override_logging=False)
     try:
         worker.execute_from_commandline()
     finally:
