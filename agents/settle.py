@@ -144,7 +144,7 @@ class SettleHandler:
         registry = self.registry()
         self._reset(partition)
         conn = self.connection()
-        loaded = load_partition(conn, self.states, registry, partition, row.checkpoint_offset)
+        loaded = load_partition(conn, self.states, registry, partition, row)
         self._partition_of[loaded.meter_no] = partition
         self._dirty[loaded.later_meter_no] = True
         self._stands_at[partition] = row.next_offset

@@ -28,6 +28,8 @@ INT4_COLUMNS = (
     "frame_partition",
 )
 HISTORY_ROWS_MAX = 5_000_000
+DAY_US = 86_400_000_000
+EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 
 _COPY = f"copy fact ({', '.join(FACT_COLUMNS)}) from stdin (format binary)"
 
@@ -67,30 +69,59 @@ def copy_facts(conn: psycopg.Connection, facts: Columns) -> None:
 
 def days_of(end_at: Int64Column) -> set[dt.date]:
     """Return the UTC days that instants (epoch µs) lie in."""
-    days = np.unique(end_at // 86_400_000_000).tolist()
-    return {dt.date(1970, 1, 1) + dt.timedelta(days=day) for day in days}
+    days = np.unique(end_at // DAY_US).tolist()
+    return {EPOCH.date() + dt.timedelta(days=day) for day in days}
 
 
 def fetch_history(conn: psycopg.Connection, history_from: dict[int, int]) -> dict[int, list[dict[str, Any]]]:
-    """Return the live facts of some meters from an instant on, with the one before it, sorted by epoch and end."""
-    if not history_from:
-        return {}
+    """Return the live facts of some meters from an instant on, with the one before it, sorted by epoch and end.
+
+    Meters are asked for together by the day of their instant, for a search that says where it begins opens only the days
+    after it. The fact before lies a day back or, of a meter that was silent, further: only then all days are looked at.
+    """
+    by_day: dict[int, dict[int, int]] = {}
+    for number, from_us in history_from.items():
+        by_day.setdefault(from_us // DAY_US, {})[number] = from_us
     history: dict[int, list[dict[str, Any]]] = {number: [] for number in history_from}
+    for day, wanted in by_day.items():
+        found = _fetch_history(conn, wanted, (day - 1) * DAY_US)
+        silent = {
+            number: from_us
+            for number, from_us in wanted.items()
+            if all(row["end_at"] >= from_us for row in found.get(number, []))
+        }
+        if silent:
+            found |= _fetch_history(conn, silent, None)
+        history |= found
+    return history
+
+
+def _fetch_history(
+    conn: psycopg.Connection, wanted: dict[int, int], begin_us: int | None
+) -> dict[int, list[dict[str, Any]]]:
+    """Return what `fetch_history` does as far as it ends after `begin_us`; None: after the beginning of time."""
     # Per meter and epoch the live row of an instant is its highest revision; reversals (odd) are never the highest.
     rows = conn.execute(
-        f"select {fact_select()} from unnest(%b::int4[], %b::int8[]) as wanted(meter_no, from_us)"
+        f"select {fact_select()} from unnest(%(no)b::int4[], %(from)b::int8[]) as wanted(meter_no, from_us)"
         " cross join lateral (select distinct on (g.epoch, g.end_at) g.* from fact g where g.meter_no = wanted.meter_no"
-        " and g.end_at >= coalesce((select max(h.end_at) from fact h where h.meter_no = wanted.meter_no and"
-        " h.end_at < to_timestamp(0) + wanted.from_us * interval '1 microsecond'), '-infinity')"
-        " order by g.epoch, g.end_at, g.revision desc) f limit %s",
-        (list(history_from), list(history_from.values()), HISTORY_ROWS_MAX + 1),
+        " and g.end_at >= %(begin)s::timestamptz and g.end_at >= coalesce((select max(h.end_at) from fact h"
+        " where h.meter_no = wanted.meter_no and h.end_at >= %(begin)s::timestamptz"
+        " and h.end_at < to_timestamp(0) + wanted.from_us * interval '1 microsecond'), '-infinity')"
+        " order by g.epoch, g.end_at, g.revision desc) f limit %(limit)s",
+        {
+            "no": list(wanted),
+            "from": list(wanted.values()),
+            "begin": "-infinity" if begin_us is None else EPOCH + dt.timedelta(microseconds=begin_us),
+            "limit": HISTORY_ROWS_MAX + 1,
+        },
     ).fetchall()
     if len(rows) > HISTORY_ROWS_MAX:
         raise RuntimeError(f"late readings need more than {HISTORY_ROWS_MAX} settled facts at once")
     columns = columns_from_fetched(rows)
+    history: dict[int, list[dict[str, Any]]] = {}
     for index in range(len(rows)):
         row = {name: columns[name][index].item() for name in FACT_COLUMNS}
-        history[row["meter_no"]].append(row)
+        history.setdefault(row["meter_no"], []).append(row)
     return history
 
 
@@ -161,6 +192,7 @@ def write_batch(
         counts=counts,
         watermark_us=done.watermark_us,
         checkpoint_offset=None if checkpoint is None else done.next_offset,
+        facts_from_us=int(settled.facts["end_at"].min()) if len(settled.facts["end_at"]) else None,
     )
     return ids
 
