@@ -272,7 +272,7 @@ class Board:
             "delay": delay,
             "delay-unit": delay_unit,
             "delayed": count_text(sum(count for _, _, count in delays)),
-            "letters": count_text(facts.dead_letters if facts else None),
+            "letters-count": count_text(facts.dead_letters if facts else None),
             **{f"unacked-{p}": count_text(counts[p][0] if p in counts else None) for p in PRIORITIES},
             **{f"active-{p}": count_text(counts[p][1] if p in counts else None) for p in PRIORITIES},
         }
