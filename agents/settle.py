@@ -4,7 +4,7 @@ import datetime as dt
 import os
 import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import psycopg
@@ -37,6 +37,8 @@ PARTITIONS_AHEAD_DAYS = 3
 REGISTRY_CHECK_S = 1.0
 STATEMENT_TIMEOUT_MS = 60_000
 LOCK_TIMEOUT_MS = 5_000
+TRANSACTION_BYTES_MAX = 4 * 1024 * 1024
+"""Of frames, about 20 bytes a reading compressed: some 200,000 readings and two seconds of the database."""
 RAW_FETCHES_MAX = 50
 """Dead letters of one batch whose bytes are fetched back; the rest name their lineage only."""
 
@@ -173,13 +175,14 @@ class SettleHandler:
         one transaction. 3. Take the new state over in memory. 4. Publish.
         """
         del topic
-        try:
-            self._outbox.publish(partition)  # Step 1.
-            self._commit(partition, records)  # Steps 2 and 3.
-        except psycopg.Error:
-            self._stands_at.pop(partition, None)  # the commit may or may not have happened: look again
-            raise
-        self._outbox.publish(partition)  # Step 4.
+        for part in split_by_bytes(records, TRANSACTION_BYTES_MAX):
+            try:
+                self._outbox.publish(partition)  # Step 1.
+                self._commit(partition, part)  # Steps 2 and 3.
+            except psycopg.Error:
+                self._stands_at.pop(partition, None)  # the commit may or may not have happened: look again
+                raise
+            self._outbox.publish(partition)  # Step 4.
 
     def _commit(self, partition: int, records: Sequence[Record]) -> None:
         batch = batch_from_records(records, partition)
@@ -267,6 +270,8 @@ class SettleHandler:
             fetched += 1
             lineage = (int(batch.columns[name][index]) for name in ("raw_partition", "raw_offset", "raw_index"))
             topic, payload = self.raw.fetch(*lineage)
+            if not topic:
+                fetched = RAW_FETCHES_MAX  # gone, or Kafka is slow: a wait for each would outlast the transaction
             return topic, meter_id, payload
 
         return describe
@@ -302,6 +307,18 @@ class SettleHandler:
         self.raw.close()
         if self._conn is not None:
             self._conn.close()
+
+
+def split_by_bytes(records: Sequence[Record], bytes_max: int) -> Iterator[Sequence[Record]]:
+    """Return consecutive parts of at most so many bytes, or of one record where that is larger."""
+    start, size = 0, 0
+    for place, record in enumerate(records):
+        if place > start and size + len(record.value) > bytes_max:
+            yield records[start:place]
+            start, size = place, 0
+        size += len(record.value)
+    if start < len(records):
+        yield records[start:]
 
 
 def keep_refused(
