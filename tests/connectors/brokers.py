@@ -25,6 +25,8 @@ from schemas.topic import METER_RAW
 from tests.fixtures.stack import Stack
 
 MOSQUITTO = shutil.which("mosquitto") or "/usr/sbin/mosquitto"
+NOWHERE = "127.0.0.1:9"
+"""Nothing listens there."""
 _AT_ONCE = {"enable.auto.commit": False, "fetch.wait.max.ms": 10}
 _numbers = itertools.count(1)
 

@@ -9,12 +9,9 @@ from connectors.bridge import PAYLOAD_BYTES_KEPT, Bridge
 from connectors.mqtt import READ_BYTES
 from schemas.frame import FLAG_DUP, FLAG_RETAINED, decode_raw
 from schemas.ids import partition_of
-from tests.connectors.brokers import Edge, Forwarder, Watched
+from tests.connectors.brokers import NOWHERE, Edge, Forwarder, Watched
 
 pytestmark = pytest.mark.stack
-
-NOWHERE = "127.0.0.1:9"
-"""Nothing listens there."""
 
 
 def missing_after_a_crash(edge: Edge, kind: type[Bridge], wait_s: float) -> set[tuple[str, bytes]]:
