@@ -1,7 +1,9 @@
 """Receipts: what is durable is told to the meters, retained, and not forgotten before the broker has it."""
 
+import contextlib
 import json
 import socket
+import threading
 from typing import Any
 
 import pyarrow as pa
@@ -115,6 +117,52 @@ def test_nothing_is_committed_before_the_broker_has_it(nats_edge: Edge) -> None:
     with Running(edge):
         wait_retained(edge, f"gridtally/v1/meters/{edge.name}-c/receipts", lambda found: found["seq"] == 4)
         wait(lambda: committed(edge) == 1, 10, "the commit in Kafka")
+
+
+class Mute:
+    """A listener that plays a broker which takes everything and acknowledges nothing."""
+
+    def __init__(self) -> None:
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.url = f"mqtt://127.0.0.1:{self._listener.getsockname()[1]}"
+        self.taken: list[bytes] = []
+        self.links: list[socket.socket] = []
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def _serve(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                link, _ = self._listener.accept()
+                self.links.append(link)
+                self.taken.append(b"")
+                threading.Thread(target=self._talk, args=(link, len(self.taken) - 1), daemon=True).start()
+
+    def _talk(self, link: socket.socket, place: int) -> None:
+        with contextlib.suppress(OSError):
+            link.recv(4096)
+            link.sendall(b"\x20\x02\x00\x00")
+            link.sendall(b"\x90\x03" + link.recv(4096)[2:4] + b"\x01")
+            while data := link.recv(65536):
+                self.taken[place] += data
+
+    def close(self) -> None:
+        for one in (self._listener, *self.links):
+            one.close()
+
+
+@pytest.mark.stack
+def test_nothing_is_committed_that_the_broker_took_and_did_not_acknowledge(nats_edge: Edge) -> None:
+    edge, mute = nats_edge, Mute()
+    produce(edge, frame((f"{edge.name}-d", 4)))
+    topic = f"gridtally/v1/meters/{edge.name}-d/receipts".encode()
+    with Running(edge, url=mute.url) as thread:
+        wait(lambda: thread.join(0.05) or (mute.taken and topic in mute.taken[0]), 15, "the receipt")
+        thread.join(0.5)
+        assert committed(edge) < 0
+        mute.links[0].shutdown(socket.SHUT_RDWR)
+        wait(lambda: thread.join(0.05) or (len(mute.taken) > 1 and topic in mute.taken[1]), 15, "the receipt again")
+        assert committed(edge) < 0
+    mute.close()
 
 
 @pytest.mark.stack
