@@ -15,7 +15,7 @@ import pytest
 
 from connectors.meter_log import MeterSender
 from tests.deploy.compose import SERVICES
-from tests.deploy.shape import METRICS_HOST, PROCESSES, Shape, missing_part
+from tests.deploy.shape import METRICS_HOST, PROCESSES, Shape, free_port, missing_part
 
 MISSING = missing_part()
 METERS = 50
@@ -210,6 +210,21 @@ def _is_taken(url: str) -> bool:
     except OSError:
         return False
     return True
+
+
+@pytest.mark.parametrize(
+    ("service", "program", "port"),
+    [("mqtt", "mosquitto_sub", "1883"), ("kafka", "bash", "9092"), ("database", "pg_isready", "5432")],
+)
+def test_health_checks_of_the_components_tell_up_from_down(
+    components: Shape, service: str, program: str, port: str
+) -> None:
+    path = components.search_path()
+    if shutil.which(program, path=path) is None:
+        pytest.skip(f"{program} is not installed (Debian, Ubuntu: apt install mosquitto-clients)")
+    here = components.port["postgres" if service == "database" else service]
+    assert components.run_health_check(service, port, here) == 0
+    assert components.run_health_check(service, port, free_port()) != 0
 
 
 def test_each_process_ends_in_order_when_docker_stops_it(shape: Shape) -> None:
