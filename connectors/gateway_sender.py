@@ -71,8 +71,10 @@ class GatewaySender:
     def _borders_per_message(self) -> int:
         """Return how many readings of each meter fit into a message: by count, and by bytes at their longest."""
         registers = self.replay.registers
-        counted = [registers.seq, registers.import_wh, *([registers.export_wh] if self._has_export.any() else [])]
-        digits = sum(len(str(column.max(initial=0))) for column in counted) + len(str(self.replay.end_s))
+        highest = [int(registers.seq.max(initial=0)), self.replay.end_s, int(registers.import_wh.max(initial=0))]
+        if self._has_export.any():
+            highest.append(int(registers.export_wh.max(initial=0)))
+        digits = sum(len(str(value)) for value in highest)
         longest = max(len(head.replace(b"%d", b"")) for head in self._heads) + digits
         return max(1, min(ELEMENTS_MAX, (PAYLOAD_BYTES_MAX - 2) // (longest + 1)) // GATEWAY_METERS)
 
