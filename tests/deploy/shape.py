@@ -105,6 +105,9 @@ class Shape:
     def stop_all(self) -> None:
         self.stop(*[name for name in PROCESSES if name in self.processes])
         self.stop(*self.processes)
+        data = self.directory / "database" / "data"
+        if data.is_symlink():  # its user could not reach it here: nobody else clears where it really lies
+            shutil.rmtree(data.resolve())
 
     # -- components ----------------------------------------------------------------------------------------------
 
