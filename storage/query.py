@@ -36,7 +36,8 @@ def fetch_readings(
     with conn.cursor(row_factory=dict_row) as cursor:
         return cursor.execute(
             f"select start_at, end_at, energy_wh, import_wh, export_wh, export_energy_wh, quality, period, power_w,"
-            f" voltage_v1, current_a1, seq, boot_id, revision, raw_partition, raw_offset, raw_index from {_LIVE}"
+            f" voltage_v1, current_a1, seq, boot_id, revision, raw_partition, raw_offset,"
+            f" raw_index_of(raw_place) as raw_index from {_LIVE}"
             " order by end_at limit %(limit)s",
             {"no": meter_no, "start": start, "end": end, "limit": min(limit, ROWS_MAX)},
         ).fetchall()
@@ -58,7 +59,8 @@ def fetch_last_reading(conn: psycopg.Connection, meter_no: int) -> dict[str, Any
         with conn.cursor(row_factory=dict_row) as cursor:
             return cursor.execute(
                 "select start_at, end_at, energy_wh, import_wh, export_wh, export_energy_wh, quality, power_w, voltage_v1,"
-                " current_a1, seq, boot_id, revision, raw_partition, raw_offset, raw_index from fact where meter_no = %s"
+                " current_a1, seq, boot_id, revision, raw_partition, raw_offset,"
+                " raw_index_of(raw_place) as raw_index from fact where meter_no = %s"
                 " and end_at >= %s::timestamptz order by end_at desc, revision desc limit 1",
                 (meter_no, since),
             ).fetchone()
@@ -179,7 +181,8 @@ def fetch_newest_of_period(
     """Return the newest live intervals in (start, end] of one price bucket, or of all, newest first."""
     with conn.cursor(row_factory=dict_row) as cursor:
         return cursor.execute(
-            "select start_at, end_at, energy_wh, import_wh, quality, raw_partition, raw_offset, raw_index"
+            "select start_at, end_at, energy_wh, import_wh, quality, raw_partition, raw_offset,"
+            " raw_index_of(raw_place) as raw_index"
             f" from {_LIVE} where start_at < end_at and (%(period)s::int is null or period = %(period)s)"
             " order by end_at desc limit %(limit)s",
             {"no": meter_no, "start": start, "end": end, "period": period, "limit": limit},

@@ -14,6 +14,7 @@ from metering.state import Int64Column
 from schemas.frame import ELECTRICAL
 from storage.copy_binary import encode_copy
 from storage.offset import OffsetCounts, advance
+from storage.raw_record import raw_place_of
 from storage.state import TIME_COLUMNS, StateRows, columns_from_fetched, fact_select, write_states
 
 INT4_COLUMNS = (
@@ -31,7 +32,7 @@ HISTORY_ROWS_MAX = 5_000_000
 DAY_US = 86_400_000_000
 EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 
-_COPY = f"copy fact ({', '.join(FACT_COLUMNS)}) from stdin (format binary)"
+_COPY = f"copy fact ({', '.join(FACT_COLUMNS).replace('raw_index', 'raw_place')}) from stdin (format binary)"
 
 
 def _type_of(name: str) -> str:
@@ -64,7 +65,7 @@ def copy_facts(conn: psycopg.Connection, facts: Columns) -> None:
     nulls: dict[str, Any] = {name: facts[name] < 0 for name in INT_NULLABLE}
     nulls |= {name: np.isnan(facts[name]) for name in ELECTRICAL}
     with conn.cursor().copy(_COPY) as copy:
-        copy.write(encode_copy(facts, _TYPES, nulls))
+        copy.write(encode_copy({**facts, "raw_index": raw_place_of(facts["raw_index"])}, _TYPES, nulls))
 
 
 def days_of(end_at: Int64Column) -> set[dt.date]:

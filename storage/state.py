@@ -47,6 +47,8 @@ def fact_select() -> str:
             return f"coalesce(f.{name}, -1)"
         if name in ELECTRICAL:
             return f"coalesce(f.{name}, 'NaN')"
+        if name == "raw_index":
+            return "raw_index_of(f.raw_place)"
         return f"f.{name}"
 
     return ", ".join(expression(name) for name in FACT_COLUMNS)

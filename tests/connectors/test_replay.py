@@ -359,7 +359,7 @@ def test_a_long_file_with_long_ids_fills_messages_and_keeps_its_own_meters(stack
     wanted = 96 * 10**7 + sum(range(96))
     assert sums_of(stack, "long-x%") == dict.fromkeys(ids, (wanted, 0, 97))
     places = stack.sql(
-        "select max(raw_index %% 1024) from fact join meter m using (meter_no) where m.meter_id like %s", "long-x%"
+        "select max(raw_place >> 20) from fact join meter m using (meter_no) where m.meter_id like %s", "long-x%"
     )
     assert places[0][0] == 25 * 19 - 1  # 132 bytes each: 20 readings of 25 meters would be over 64 KiB
 
