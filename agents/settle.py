@@ -16,7 +16,15 @@ from agents.outbox import Outbox
 from agents.outgoing import Charges, Outgoing, live_figures
 from agents.publisher import Publisher
 from metering.fact import Columns
-from metering.settlement import Settled, plan_batch, settle_batch
+from metering.settlement import (
+    Plan,
+    Settled,
+    neighbours_wanted,
+    old_rows,
+    plan_batch,
+    repeated_rows,
+    settle_batch,
+)
 from metering.state import MeterStates
 from monitoring.clock import now_us
 from monitoring.log import get_logger
@@ -29,7 +37,7 @@ from storage.offset import OffsetCounts, OffsetRow, advance, lock_offset, skip_r
 from storage.partition import DailyPartitions
 from storage.raw_record import RawMessages
 from storage.registry import Registry, load_registry, refresh_registry
-from storage.settlement import BatchDone, days_of, fetch_history, write_batch
+from storage.settlement import BatchDone, days_of, fetch_neighbours, fetch_settled, write_batch
 from storage.state import StateRows, load_partition
 
 CONSUMER = "settle"
@@ -217,8 +225,8 @@ class SettleHandler:
             )
             return lambda: self._moved(partition, next_offset, batch.watermark_us)
         registry = self.registry(int(columns["meter_no"].max()))
-        plan = plan_batch(columns, self.states, registry.meters)
-        history = fetch_history(self.connection(), plan.history_from)
+        plan = self._plan(columns, registry)
+        history = fetch_neighbours(self.connection(), neighbours_wanted(plan, registry.meters))
         settled = settle_batch(plan, history, self.states, registry.meters, registry.prices)
         refused = keep_refused(self.connection(), columns, settled.refused, self._describer(batch))
         outbox = self._outgoing(settled, batch, partition, next_offset)
@@ -247,6 +255,14 @@ class SettleHandler:
             show_outcomes(batch, settled, refused)
 
         return committed
+
+    def _plan(self, columns: Columns, registry: Registry) -> Plan:
+        """Sort the batch out, with what is settled already left out."""
+        old = old_rows(columns, self.states)
+        if not len(old):
+            return plan_batch(columns, self.states, registry.meters)
+        found = fetch_settled(self.connection(), columns["meter_no"][old], columns["read_at"][old])
+        return plan_batch(columns, self.states, registry.meters, repeated_rows(columns, old, found))
 
     def _moved(self, partition: int, next_offset: int, watermark_us: int) -> None:
         """Note in memory how far a partition came."""
