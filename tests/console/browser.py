@@ -11,6 +11,7 @@ from selenium.common.exceptions import JavascriptException, StaleElementReferenc
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
 
 CHROMIUM, CHROMEDRIVER = shutil.which("chromium"), shutil.which("chromedriver")
@@ -86,8 +87,10 @@ class Browser:
     def is_shown(self, css: str) -> bool:
         return bool(self.js("return document.querySelector(arguments[0])?.checkVisibility() ?? false", css))
 
-    def press(self, keys: str) -> None:
-        ActionChains(self.driver).send_keys(keys).perform()
+    def press(self, keys: str, *, shift: bool = False) -> None:
+        chain = ActionChains(self.driver)
+        chain = chain.key_down(Keys.SHIFT).send_keys(keys).key_up(Keys.SHIFT) if shift else chain.send_keys(keys)
+        chain.perform()
 
     def wait(self, condition: Callable[[], Any], what: str, timeout_s: float = WAIT_S) -> Any:
         deadline = time.monotonic() + timeout_s

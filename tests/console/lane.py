@@ -19,9 +19,9 @@ class Lane:
     start_s: int
     registers_wh: list[int]
     """Of HISTORY, one a quarter-hour from `start_s` on."""
-    seq: int = 0
-    """Of LIVE, the last that was sent; so are the register and the time."""
-    live_wh: int = 10_000
+    seq: int = dataclasses.field(default_factory=lambda: int(time.time()))
+    """Of LIVE, the last that was sent; so are the register and the time. They rise from one run to the next."""
+    live_wh: int = dataclasses.field(default_factory=lambda: int(time.time()) % 10**8 * 1_000)
     live_at_s: int = 0
 
     @property
@@ -71,11 +71,11 @@ def lay(stack: Stack) -> Lane:
         event = {"seq": 1, "at": end_s, "code": "cover_open", "detail": "<i>terminal</i> cover"}
         stack.publish(sender, f"meters/{SOLAR}/events", event)
         stack.publish(sender, "meters/stranger/readings", {"seq": 1, "read_at": end_s, "import_wh": 1})
-        stack.wait(lambda: count(stack) == len(past) + len(solar) + 3, 30, "the past to be settled")
-        stack.wait(lambda: stack.get("/api/v1/alarms"), 30, "the alarm")
+        stack.wait(lambda: count(stack) == len(past) + len(solar) + 3, 60, "the past to be settled")
+        stack.wait(lambda: stack.get("/api/v1/alarms"), 60, "the alarm")
         refused = "select count(*) from dead_letter where mqtt_topic like %s or mqtt_topic like %s"
         patterns = f"%meters/{HISTORY}/%", "%meters/stranger/%"
-        stack.wait(lambda: stack.sql(refused, *patterns)[0][0] >= 3, 30, "the dead letters")
+        stack.wait(lambda: stack.sql(refused, *patterns)[0][0] >= 3, 60, "the dead letters")
     return lane
 
 

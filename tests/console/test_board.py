@@ -81,6 +81,8 @@ def test_no_meter_heard_is_no_load_rather_than_no_power(board: Board) -> None:
 
 def test_while_settlement_stands_still_the_load_stays_and_its_age_goes_on(board: Board) -> None:
     board.take_charges(charges(("m1", 5, 1000, 1), ("m2", 5, 2000, 1)))
+    assert text(board, NOW - 60 * S)["readings"] == "–"  # the first moment: no whole second yet
+    assert text(board, NOW + S)["readings"] == "0.0"
     later = board.snapshot(NOW + 600 * S).figures
     assert later["text"]["load"] == "3.0"
     assert later["at"] - later["ages"]["settle"] == 600_000
