@@ -107,17 +107,19 @@ Wanted = tuple[int, int, int]
 def fetch_neighbours(conn: psycopg.Connection, wanted: Sequence[Wanted]) -> dict[int, list[dict[str, Any]]]:
     """Return, by meter and sorted, the live facts around instants: the last one before each, the first at or after it.
 
-    They are asked for by day, with a day on either side; only a meter that was silent longer is looked for everywhere.
+    They are asked for by day, with a day on either side; only a meter that was silent longer is looked for in all days
+    before, or after, that.
     """
     found: dict[int, dict[tuple[int, int], dict[str, Any]]] = {number: {} for number, *_ in wanted}
     by_day: dict[int, list[Wanted]] = {}
     for item in wanted:
         by_day.setdefault(item[2] // DAY_US, []).append(item)
     for day, items in by_day.items():
-        for is_before in (True, False):
-            missing = _fetch_beside(conn, items, found, is_before, _days_around(day, 1))
+        low, high = _days_around(day, 1)
+        for is_before, all_that_way in ((True, ("-infinity", high)), (False, (low, "infinity"))):
+            missing = _fetch_beside(conn, items, found, is_before, (low, high))
             if missing:
-                _fetch_beside(conn, missing, found, is_before, None)
+                _fetch_beside(conn, missing, found, is_before, all_that_way)
     return {number: [rows[key] for key in sorted(rows)] for number, rows in found.items()}
 
 
@@ -126,10 +128,10 @@ def _fetch_beside(
     items: Sequence[Wanted],
     found: dict[int, dict[tuple[int, int], dict[str, Any]]],
     is_before: bool,  # noqa: FBT001
-    days: tuple[dt.datetime, dt.datetime] | None,
+    days: tuple[dt.datetime | str, dt.datetime | str],
 ) -> list[Wanted]:
     """Add the neighbours on one side to `found`, and return what has none within the days."""
-    low, high = days or ("-infinity", "infinity")
+    low, high = days
     side, way = ("<", "desc") if is_before else (">=", "asc")
     rows = conn.execute(
         f"select w.number, {fact_select()} from unnest(%(no)b::int4[], %(epoch)b::int4[], %(at)b::int8[])"
