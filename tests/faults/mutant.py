@@ -12,6 +12,7 @@ import faust
 import agents.settle
 from agents import consumer
 from agents.consumer import by_partition
+from monitoring.log import set_up_logging
 from schemas.addresses import resolve_addresses
 from schemas.settings import load_settings
 
@@ -40,6 +41,7 @@ def add_bad_agent(app: faust.App, runner: Any, batch_max: int, batch_wait_s: flo
 
 def main() -> None:
     """Run the worker."""
+    set_up_logging()
     if sys.argv[1] == "unchecked":
         agents.settle.skip_replays = lambda _row, records: list(records)
     consumer.add_agent = add_bad_agent
