@@ -1,6 +1,7 @@
 """The board: who counts as heard, what is stale, and what never poses as now."""
 
 import datetime as dt
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
@@ -122,14 +123,14 @@ def test_after_a_restart_a_power_without_charge_shows_no_charge_until_it_is_read
     board.set_powers([(2, NOW - 5 * S, 1500)])
     assert board.snapshot(NOW).figures["top"][0]["money"] == "–"
     assert board.uncharged(5) == ["m2"]
-    board.set_charge("m2", 1234, "CNY")
+    board.set_charge("m2", Decimal("12.335"), "CNY")
     assert board.snapshot(NOW).figures["top"][0]["money"] == "12.34"
     assert board.uncharged(5) == []
 
 
 def test_a_charge_read_from_the_database_does_not_replace_a_live_one(board: Board) -> None:
     board.take_charges(charges(("m2", 5, 2000, 999)))
-    board.set_charge("m2", 1, "CNY")
+    board.set_charge("m2", Decimal(1), "CNY")
     assert board.snapshot(NOW).figures["top"][0]["money"] == "9.99"
 
 
