@@ -13,6 +13,7 @@ from schemas.addresses import COMPONENTS, Addresses, AddressesError, resolve_add
 from schemas.settings import Loaded, SettingsError, describe, load_settings
 
 EXIT_FAILED, EXIT_USAGE, EXIT_NOT_RUNNING, EXIT_TEMPORARY = 1, 2, 3, 75
+ID_MAX = 2**63 - 1
 
 app = typer.Typer(
     name="gridtally",
@@ -70,13 +71,32 @@ def running(loaded: Loaded, *needed: str) -> Addresses:
 
 
 def connect(loaded: Loaded) -> Any:
-    """Return a database connection, or end the command."""
+    """Return a connection to a database that has our tables, or end the command."""
     import psycopg
 
     try:
-        return psycopg.connect(running(loaded, "database").database, autocommit=True, connect_timeout=10)
+        conn = psycopg.connect(running(loaded, "database").database, autocommit=True, connect_timeout=10)
     except psycopg.OperationalError as error:
         fail(f"the database does not answer: {error}", EXIT_NOT_RUNNING)
+    if conn.execute("select to_regclass('stream_offset')").fetchone() == (None,):
+        conn.close()
+        fail("the database has no tables yet: run `gridtally migrate`", EXIT_NOT_RUNNING)
+    return conn
+
+
+def plain(text: str) -> str:
+    """Return a text with every control sign written out: what senders wrote must not steer the operator's terminal."""
+    return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text)
+
+
+def reason_of(code: str | None) -> str | None:
+    """Return a reason for refusals, or end the command when there is none of that name."""
+    from schemas.reject import RejectCode
+
+    words = [one.word for one in RejectCode]
+    if code is not None and code not in words:
+        fail(f"--code {code}: expected one of {', '.join(words)}", EXIT_USAGE)
+    return code
 
 
 @app.command()
@@ -154,8 +174,10 @@ def check(data_dir: DataDir = None, config: Config = None, as_json: AsJson = Fal
 @app.command()
 def migrate(data_dir: DataDir = None, config: Config = None, set_: Set = None) -> None:
     """Bring the database to the newest schema, with the tariffs that we bring when it has none, and make the Kafka topics
-    that are missing.
+    that are missing. Example: gridtally migrate --config /etc/gridtally.toml
     """
+    import psycopg
+
     from connectors.topics import TopicError, ensure_topics
     from storage.first_tariffs import import_first_tariffs
     from storage.migrate import MigrationError
@@ -170,6 +192,8 @@ def migrate(data_dir: DataDir = None, config: Config = None, set_: Set = None) -
             print(f"imported tariff {name}")
         for name in ensure_topics(loaded.settings.kafka, addresses.kafka):
             print(f"made topic {name}")
+    except psycopg.OperationalError as error:
+        fail(f"the database does not answer: {error}", EXIT_NOT_RUNNING)
     except (MigrationError, TopicError) as error:
         fail(str(error), EXIT_FAILED)
     print("up to date")
@@ -177,7 +201,7 @@ def migrate(data_dir: DataDir = None, config: Config = None, set_: Set = None) -
 
 @app.command("config")
 def show_config(data_dir: DataDir = None, config: Config = None, set_: Set = None, as_json: AsJson = False) -> None:
-    """Print every setting in force and where it came from; secrets are hidden."""
+    """Print every setting in force and where it came from; secrets are hidden. Example: gridtally config --json"""
     rows = describe(settings_of(data_dir, config, set_))
     if as_json:
         print(json.dumps([{"name": n, "value": v, "origin": o} for n, v, o in rows], indent=1))
@@ -195,7 +219,10 @@ def simulate(
     live_s: Annotated[float, typer.Option(min=1, help="Seconds between live readings of a meter.")] = 60.0,
     once: Annotated[bool, typer.Option("--once", help="End when the history is receipted.")] = False,
 ) -> None:
-    """Publish readings of a simulated utility to the running system, keeping a log until the receipts cover it."""
+    """Publish readings of a simulated utility to the running system, keeping a log until the receipts cover it.
+
+    Example: gridtally simulate --meters 1000 --days 7 --once
+    """
     from gridtally.demo import run_simulator
 
     loaded = settings_of(data_dir, config)
@@ -247,24 +274,26 @@ def replay(
 
 @app.command()
 def bridge(data_dir: DataDir = None, config: Config = None, set_: Set = None) -> None:
-    """Run the bridge from MQTT to Kafka."""
+    """Run the bridge from MQTT to Kafka. Example: gridtally bridge --config /etc/gridtally.toml"""
     from connectors.bridge import run
     from monitoring.log import set_up_logging
 
-    set_up_logging()
     loaded = settings_of(data_dir, config, set_)
-    run(loaded.settings, running(loaded, "mqtt", "kafka"))
+    addresses = running(loaded, "mqtt", "kafka")
+    set_up_logging()
+    run(loaded.settings, addresses)
 
 
 @app.command()
 def console(data_dir: DataDir = None, config: Config = None, set_: Set = None) -> None:
-    """Run the web console."""
+    """Run the web console. Example: gridtally console --set console.host=0.0.0.0"""
     from console.app import run
     from monitoring.log import set_up_logging
 
-    set_up_logging()
     loaded = settings_of(data_dir, config, set_)
-    run(loaded.settings, running(loaded, "kafka", "database"))
+    addresses = running(loaded, "kafka", "database")
+    set_up_logging()
+    run(loaded.settings, addresses)
 
 
 def _work(role: str, loaded: Loaded, name: str | None) -> None:
@@ -272,26 +301,26 @@ def _work(role: str, loaded: Loaded, name: str | None) -> None:
 
     from monitoring.log import set_up_logging
 
-    set_up_logging()
     addresses = running(loaded, "kafka", "database")
+    set_up_logging()
     importlib.import_module(f"agents.{role}").run(loaded.settings, addresses.database, addresses.kafka, name or role)
 
 
 @worker_app.command("validate")
 def worker_validate(data_dir: DataDir = None, config: Config = None, set_: Set = None, name: Name = None) -> None:
-    """Run a validate worker."""
+    """Run a validate worker. Example: gridtally worker validate --name validate-2"""
     _work("validate", settings_of(data_dir, config, set_), name)
 
 
 @worker_app.command("settle")
 def worker_settle(data_dir: DataDir = None, config: Config = None, set_: Set = None, name: Name = None) -> None:
-    """Run a settle worker."""
+    """Run a settle worker. Example: gridtally worker settle --name settle-2"""
     _work("settle", settings_of(data_dir, config, set_), name)
 
 
 @worker_app.command("detect")
 def worker_detect(data_dir: DataDir = None, config: Config = None, set_: Set = None, name: Name = None) -> None:
-    """Run a detect worker."""
+    """Run a detect worker. Example: gridtally worker detect --name detect-2"""
     _work("detect", settings_of(data_dir, config, set_), name)
 
 
@@ -304,24 +333,33 @@ def import_meters_command(
 ) -> None:
     """Import meters from a CSV file, all of it or nothing. meter_id is required; optional are service_point_id,
     parent_id, tariff_id, rated_power_w, register_modulus_wh, interval_s, installed_on.
+
+    Example: gridtally import meters meters.csv --dry-run
     """
+    import csv
+
     from storage.registry import import_meters
 
     with connect(settings_of(data_dir, config)) as conn:
-        report = import_meters(conn, file, dry_run=dry_run)
+        try:
+            report = import_meters(conn, file, dry_run=dry_run)
+        except (UnicodeDecodeError, csv.Error) as error:
+            fail(f"{file}: {error}; nothing was imported", EXIT_FAILED)
     for fault in report.faults:
         print(f"{file}: {fault}", file=sys.stderr)
     if report.faults:
         fail("nothing was imported", EXIT_FAILED)
-    what = "checked" if dry_run else "imported"
-    print(f"{what} {report.rows} meters: {report.new} new, {report.changed} changed")
+    if dry_run:
+        print(f"checked {report.rows} meters: no fault")
+    else:
+        print(f"imported {report.rows} meters: {report.new} new, {report.changed} changed")
 
 
 @import_app.command("tariff")
 def import_tariff_command(
     file: Annotated[Path, typer.Argument(exists=True, dir_okay=False)], data_dir: DataDir = None, config: Config = None
 ) -> None:
-    """Check a tariff document (YAML) and put it into the database."""
+    """Check a tariff document (YAML) and put it into the database. Example: gridtally import tariff tariff.yaml"""
     from metering.tariff import TariffError
     from storage.registry import import_tariff
 
@@ -372,9 +410,10 @@ def letters_list(
     code: Annotated[str | None, typer.Option(help="Only this reason.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """List dead letters, newest first."""
+    """List dead letters, newest first. Example: gridtally dead-letters list --code unknown_meter --json"""
     from storage.dead_letter import fetch_dead_letters
 
+    code = reason_of(code)
     with connect(settings_of(data_dir, config)) as conn:
         rows = fetch_dead_letters(conn, limit=limit, code=code)
     if as_json:
@@ -384,13 +423,18 @@ def letters_list(
         where = f"{row['raw_partition']}/{row['raw_offset']}/{row['raw_index']}"
         print(
             f"{row['dead_letter_id']:8} {row['received_at']:%Y-%m-%d %H:%M:%S} {row['stage']:9} {row['code']:22}"
-            f" {row['meter_id'] or '-':20} {where:16} {row['state']:9} {row['detail'][:80]}"
+            f" {plain(row['meter_id'] or '-'):20} {where:16} {row['state']:9} {plain(row['detail'][:80])}"
         )
 
 
 @letters_app.command("show")
-def letters_show(dead_letter_id: int, data_dir: DataDir = None, config: Config = None) -> None:
-    """Show one dead letter with its bytes and what to do about it."""
+def letters_show(
+    dead_letter_id: Annotated[int, typer.Argument(min=1, max=ID_MAX)], data_dir: DataDir = None, config: Config = None
+) -> None:
+    """Show one dead letter with its bytes and what to do about it. Example: gridtally dead-letters show 17
+
+    On a terminal control signs are written out; into a file or a pipe the bytes go as they are.
+    """
     from schemas.reject import OPERATOR_ACTIONS, RejectCode
     from storage.dead_letter import fetch_dead_letter
 
@@ -400,16 +444,21 @@ def letters_show(dead_letter_id: int, data_dir: DataDir = None, config: Config =
         fail(f"no dead letter {dead_letter_id}", EXIT_FAILED)
     payload = bytes(row.pop("payload"))
     for name, value in row.items():
-        print(f"{name:16} {value}")
+        print(f"{name:16} {plain(str(value))}")
     print(f"{'to do':16} {OPERATOR_ACTIONS[RejectCode[row['code'].upper()]]}")
     print(f"{'payload':16} {len(payload)} bytes")
     sys.stdout.flush()
-    sys.stdout.buffer.write(payload + b"\n")
+    if sys.stdout.isatty():
+        print(plain(payload.decode(errors="backslashreplace")))
+    else:
+        sys.stdout.buffer.write(payload + b"\n")
 
 
 @letters_app.command("replay")
 def letters_replay(
-    dead_letter_id: Annotated[list[int] | None, typer.Argument(help="Which; or --code for all of a reason.")] = None,
+    dead_letter_id: Annotated[
+        list[int] | None, typer.Argument(min=1, max=ID_MAX, help="Which; or --code for all of a reason.")
+    ] = None,
     data_dir: DataDir = None,
     config: Config = None,
     code: Annotated[str | None, typer.Option(help="All new ones of this reason.")] = None,
@@ -418,20 +467,25 @@ def letters_replay(
 
     Example: gridtally import meters new.csv && gridtally dead-letters replay --code unknown_meter
     """
-    from connectors.dead_letter_replay import replay_dead_letters
+    from connectors.dead_letter_replay import DeadLetterReplayError, replay_dead_letters
+    from storage.dead_letter import REPLAYED_MAX
 
     if not dead_letter_id and not code:
         fail("name dead letters, or give --code", EXIT_USAGE)
+    code = reason_of(code)
     loaded = settings_of(data_dir, config)
     addresses = running(loaded, "kafka", "database")
     with connect(loaded) as conn:
-        count = replay_dead_letters(conn, loaded.settings.kafka, addresses.kafka, dead_letter_id or [], code)
-    print(f"replayed {count} dead letters")
+        try:
+            count = replay_dead_letters(conn, loaded.settings.kafka, addresses.kafka, dead_letter_id or [], code)
+        except DeadLetterReplayError as error:
+            fail(f"nothing was replayed: {error}", EXIT_TEMPORARY)
+    print(f"replayed {count} dead letters" + ("; there may be more: run it again" if count == REPLAYED_MAX else ""))
 
 
 @app.command()
 def version() -> None:
-    """Print the version."""
+    """Print the version. Example: gridtally version"""
     from gridtally import __version__
 
     print(__version__)

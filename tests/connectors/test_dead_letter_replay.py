@@ -71,3 +71,18 @@ def test_when_kafka_does_not_take_them_nothing_is_marked(stack: Stack, monkeypat
     with psycopg.connect(stack.addresses["database"], autocommit=True) as conn, pytest.raises(DeadLetterReplayError):
         replay_dead_letters(conn, KafkaSettings(), NOWHERE, [number], None)
     assert letters(stack, meter_id) == [(number, "new")]
+
+
+def test_the_largest_dead_letters_are_replayed_too(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dead_letter_replay, "BYTES_AT_ONCE", 1)
+    topic = f"gridtally/v1/meters/large-{time.time_ns()}/readings"
+    query = "select dead_letter_id, length(payload), state from dead_letter where mqtt_topic = %s order by 1"
+    with stack.sender() as sender:
+        for _ in range(2):
+            stack.publish(sender, topic.removeprefix("gridtally/v1/"), b"x" * 1_040_000)
+    rows = stack.wait(lambda: len(found := stack.sql(query, topic)) == 2 and found, 30, "the dead letters")
+    with psycopg.connect(stack.addresses["database"], autocommit=True) as conn:
+        ids = [row[0] for row in rows]
+        assert replay_dead_letters(conn, KafkaSettings(), stack.addresses["kafka"], ids, None) == 2
+    stack.wait(lambda: len(stack.sql(query, topic)) == 4, 30, "them again")
+    assert {row[1] for row in stack.sql(query, topic)} == {1_040_000}
