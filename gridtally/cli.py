@@ -5,15 +5,27 @@ unreachable; 75 a temporary failure; 130 interrupted.
 import json
 import sys
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any
 
 import typer
 
-from schemas.addresses import COMPONENTS, Addresses, AddressesError, resolve_addresses
-from schemas.settings import Loaded, SettingsError, describe, load_settings
-
-EXIT_FAILED, EXIT_USAGE, EXIT_NOT_RUNNING, EXIT_TEMPORARY = 1, 2, 3, 75
-ID_MAX = 2**63 - 1
+from gridtally.dead_letters import letters_app
+from gridtally.master_data import import_app, open_epoch_command
+from gridtally.options import (
+    EXIT_FAILED,
+    EXIT_NOT_RUNNING,
+    EXIT_TEMPORARY,
+    AsJson,
+    Config,
+    DataDir,
+    Name,
+    Set,
+    connect,
+    fail,
+    running,
+    settings_of,
+)
+from schemas.settings import Loaded, describe
 
 app = typer.Typer(
     name="gridtally",
@@ -25,78 +37,10 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 worker_app = typer.Typer(help="Run one worker of a deployment with its own services.", no_args_is_help=True)
-import_app = typer.Typer(help="Import master data.", no_args_is_help=True)
-letters_app = typer.Typer(help="See and replay what was refused.", no_args_is_help=True)
 app.add_typer(worker_app, name="worker")
 app.add_typer(import_app, name="import")
 app.add_typer(letters_app, name="dead-letters")
-
-DataDir = Annotated[
-    Path | None, typer.Option("--data-dir", help="Where data, logs and addresses are. Default: ./gridtally-data")
-]
-Config = Annotated[Path | None, typer.Option("--config", help="Settings file. Default: DATA_DIR/gridtally.toml")]
-Set = Annotated[
-    list[str] | None, typer.Option("--set", help="A setting, such as --set kafka.partitions=8. May be repeated.")
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-Name = Annotated[str | None, typer.Option("--name", help="Name of this process in logs and metrics.")]
-
-
-def fail(message: str, code: int) -> NoReturn:
-    """End with a message on stderr."""
-    print(f"gridtally: {message}", file=sys.stderr)
-    raise typer.Exit(code)
-
-
-def settings_of(data_dir: Path | None, config: Path | None = None, pairs: list[str] | None = None) -> Loaded:
-    """Return the settings in force; a fault of them ends the command."""
-    flags: dict[str, Any] = {}
-    for pair in pairs or []:
-        name, equals, value = pair.partition("=")
-        if not equals:
-            fail(f"--set {pair}: expected NAME=VALUE", EXIT_USAGE)
-        flags[name] = value
-    try:
-        return load_settings(data_dir=data_dir, config=config, flags=flags)
-    except SettingsError as error:
-        fail(str(error), EXIT_USAGE)
-
-
-def running(loaded: Loaded, *needed: str) -> Addresses:
-    """Return the addresses of the running system, or end the command when one that is needed is not known."""
-    try:
-        return resolve_addresses(loaded.settings, needed or COMPONENTS)
-    except AddressesError as error:
-        fail(str(error), EXIT_NOT_RUNNING)
-
-
-def connect(loaded: Loaded) -> Any:
-    """Return a connection to a database that has our tables, or end the command."""
-    import psycopg
-
-    try:
-        conn = psycopg.connect(running(loaded, "database").database, autocommit=True, connect_timeout=10)
-    except psycopg.OperationalError as error:
-        fail(f"the database does not answer: {error}", EXIT_NOT_RUNNING)
-    if conn.execute("select to_regclass('stream_offset')").fetchone() == (None,):
-        conn.close()
-        fail("the database has no tables yet: run `gridtally migrate`", EXIT_NOT_RUNNING)
-    return conn
-
-
-def plain(text: str) -> str:
-    """Return a text with every control sign written out: what senders wrote must not steer the operator's terminal."""
-    return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text)
-
-
-def reason_of(code: str | None) -> str | None:
-    """Return a reason for refusals, or end the command when there is none of that name."""
-    from schemas.reject import RejectCode
-
-    words = [one.word for one in RejectCode]
-    if code is not None and code not in words:
-        fail(f"--code {code}: expected one of {', '.join(words)}", EXIT_USAGE)
-    return code
+app.command("open-epoch")(open_epoch_command)
 
 
 @app.command()
@@ -322,165 +266,6 @@ def worker_settle(data_dir: DataDir = None, config: Config = None, set_: Set = N
 def worker_detect(data_dir: DataDir = None, config: Config = None, set_: Set = None, name: Name = None) -> None:
     """Run a detect worker. Example: gridtally worker detect --name detect-2"""
     _work("detect", settings_of(data_dir, config, set_), name)
-
-
-@import_app.command("meters")
-def import_meters_command(
-    file: Annotated[Path, typer.Argument(exists=True, dir_okay=False)],
-    data_dir: DataDir = None,
-    config: Config = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only check.")] = False,
-) -> None:
-    """Import meters from a CSV file, all of it or nothing. meter_id is required; optional are service_point_id,
-    parent_id, tariff_id, rated_power_w, register_modulus_wh, interval_s, installed_on.
-
-    Example: gridtally import meters meters.csv --dry-run
-    """
-    import csv
-
-    from storage.registry import import_meters
-
-    with connect(settings_of(data_dir, config)) as conn:
-        try:
-            report = import_meters(conn, file, dry_run=dry_run)
-        except (UnicodeDecodeError, csv.Error) as error:
-            fail(f"{file}: {error}; nothing was imported", EXIT_FAILED)
-    for fault in report.faults:
-        print(f"{file}: {fault}", file=sys.stderr)
-    if report.faults:
-        fail("nothing was imported", EXIT_FAILED)
-    if dry_run:
-        print(f"checked {report.rows} meters: no fault")
-    else:
-        print(f"imported {report.rows} meters: {report.new} new, {report.changed} changed")
-
-
-@import_app.command("tariff")
-def import_tariff_command(
-    file: Annotated[Path, typer.Argument(exists=True, dir_okay=False)], data_dir: DataDir = None, config: Config = None
-) -> None:
-    """Check a tariff document (YAML) and put it into the database. Example: gridtally import tariff tariff.yaml"""
-    from metering.tariff import TariffError
-    from storage.registry import import_tariff
-
-    with connect(settings_of(data_dir, config)) as conn:
-        try:
-            tariff = import_tariff(conn, file)
-        except TariffError as error:
-            fail(f"{file}: {error}", EXIT_FAILED)
-    print(f"tariff {tariff.tariff_id} is in force")
-
-
-@app.command("open-epoch")
-def open_epoch_command(
-    meter_id: str,
-    at: Annotated[str, typer.Option(help="From when on, RFC 3339 with offset, such as 2026-11-24T08:00:00+08:00.")],
-    reason: Annotated[str, typer.Option(help="Why: reset, repaired, register board replaced.")],
-    data_dir: DataDir = None,
-    config: Config = None,
-) -> None:
-    """Begin a register anew: a meter was reset or repaired, and its register fell.
-
-    Example: gridtally open-epoch m-00042 --at 2026-11-24T08:00:00+08:00 --reason "board replaced"
-    then gridtally dead-letters replay --code register_decreased
-    """
-    import datetime as dt
-
-    from storage.epoch import EpochError, open_epoch
-
-    try:
-        start_at = dt.datetime.fromisoformat(at)
-    except ValueError:
-        start_at = None
-    if start_at is None or start_at.tzinfo is None:
-        fail(f"--at {at}: expected a time with offset, such as 2026-11-24T08:00:00+08:00", EXIT_USAGE)
-    with connect(settings_of(data_dir, config)) as conn:
-        try:
-            epoch = open_epoch(conn, meter_id, start_at, reason)
-        except EpochError as error:
-            fail(str(error), EXIT_FAILED)
-    print(f"epoch {epoch} of {meter_id} begins {start_at.isoformat()}")
-
-
-@letters_app.command("list")
-def letters_list(
-    data_dir: DataDir = None,
-    config: Config = None,
-    limit: Annotated[int, typer.Option(min=1, max=10_000)] = 50,
-    code: Annotated[str | None, typer.Option(help="Only this reason.")] = None,
-    as_json: AsJson = False,
-) -> None:
-    """List dead letters, newest first. Example: gridtally dead-letters list --code unknown_meter --json"""
-    from storage.dead_letter import fetch_dead_letters
-
-    code = reason_of(code)
-    with connect(settings_of(data_dir, config)) as conn:
-        rows = fetch_dead_letters(conn, limit=limit, code=code)
-    if as_json:
-        print(json.dumps(rows, indent=1, default=str))
-        return
-    for row in rows:
-        where = f"{row['raw_partition']}/{row['raw_offset']}/{row['raw_index']}"
-        print(
-            f"{row['dead_letter_id']:8} {row['received_at']:%Y-%m-%d %H:%M:%S} {row['stage']:9} {row['code']:22}"
-            f" {plain(row['meter_id'] or '-'):20} {where:16} {row['state']:9} {plain(row['detail'][:80])}"
-        )
-
-
-@letters_app.command("show")
-def letters_show(
-    dead_letter_id: Annotated[int, typer.Argument(min=1, max=ID_MAX)], data_dir: DataDir = None, config: Config = None
-) -> None:
-    """Show one dead letter with its bytes and what to do about it. Example: gridtally dead-letters show 17
-
-    On a terminal control signs are written out; into a file or a pipe the bytes go as they are.
-    """
-    from schemas.reject import OPERATOR_ACTIONS, RejectCode
-    from storage.dead_letter import fetch_dead_letter
-
-    with connect(settings_of(data_dir, config)) as conn:
-        row = fetch_dead_letter(conn, dead_letter_id)
-    if row is None:
-        fail(f"no dead letter {dead_letter_id}", EXIT_FAILED)
-    payload = bytes(row.pop("payload"))
-    for name, value in row.items():
-        print(f"{name:16} {plain(str(value))}")
-    print(f"{'to do':16} {OPERATOR_ACTIONS[RejectCode[row['code'].upper()]]}")
-    print(f"{'payload':16} {len(payload)} bytes")
-    sys.stdout.flush()
-    if sys.stdout.isatty():
-        print(plain(payload.decode(errors="backslashreplace")))
-    else:
-        sys.stdout.buffer.write(payload + b"\n")
-
-
-@letters_app.command("replay")
-def letters_replay(
-    dead_letter_id: Annotated[
-        list[int] | None, typer.Argument(min=1, max=ID_MAX, help="Which; or --code for all of a reason.")
-    ] = None,
-    data_dir: DataDir = None,
-    config: Config = None,
-    code: Annotated[str | None, typer.Option(help="All new ones of this reason.")] = None,
-) -> None:
-    """Send dead letters through the path again, after what was wrong has been put right.
-
-    Example: gridtally import meters new.csv && gridtally dead-letters replay --code unknown_meter
-    """
-    from connectors.dead_letter_replay import DeadLetterReplayError, replay_dead_letters
-    from storage.dead_letter import REPLAYED_MAX
-
-    if not dead_letter_id and not code:
-        fail("name dead letters, or give --code", EXIT_USAGE)
-    code = reason_of(code)
-    loaded = settings_of(data_dir, config)
-    addresses = running(loaded, "kafka", "database")
-    with connect(loaded) as conn:
-        try:
-            count = replay_dead_letters(conn, loaded.settings.kafka, addresses.kafka, dead_letter_id or [], code)
-        except DeadLetterReplayError as error:
-            fail(f"nothing was replayed: {error}", EXIT_TEMPORARY)
-    print(f"replayed {count} dead letters" + ("; there may be more: run it again" if count == REPLAYED_MAX else ""))
 
 
 @app.command()

@@ -17,7 +17,8 @@ import typer
 from typer.testing import CliRunner
 
 import gridtally
-from gridtally.cli import app, plain
+from gridtally.cli import app
+from gridtally.dead_letters import plain
 from schemas.reject import RejectCode
 from tests.connectors.brokers import NOWHERE
 from tests.fixtures.stack import ROOT, Stack
