@@ -52,7 +52,7 @@ def test_the_pinned_paho_is_installed() -> None:
         ("mqtts://h:2", ("h", 2, True)),
     ],
 )
-def test_addresses(url: str, parts: tuple[str, int, bool]) -> None:
+def test_an_address_is_taken_apart(url: str, parts: tuple[str, int, bool]) -> None:
     assert parse_url(url) == parts
 
 
