@@ -59,6 +59,8 @@ def meter_page(
     charge = fetch_running_charge(conn, info["meter_id"], registry) if last else None
     number = asked["explain"] if asked["explain"] is not None else largest_line(charge)
     explained = explain_line(conn, registry, info["meter_no"], charge, number, words) if charge else None
+    if last:
+        now = max(now, last["end_at"])  # a meter's clock may be ahead
     long_ago = now - dt.timedelta(days=DAYS_MAX)
     newest = fetch_newest_of_period(conn, info["meter_no"], long_ago, now, None, NEWEST_SHOWN)
     bins = _bins(conn, info, days, now)

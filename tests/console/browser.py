@@ -26,7 +26,7 @@ FLAGS = (
     "--disable-sync",
     "--disable-dev-shm-usage",
 )
-WAIT_S = 10.0
+WAIT_S = 15.0
 
 
 class Browser:

@@ -40,6 +40,10 @@ class Lane:
                 self.stack.publish(sender, f"meters/{LIVE}/readings", reading)
         return self.seq
 
+    def live_amount(self) -> str:
+        """Return LIVE's running charge by REST."""
+        return str(self.stack.get(f"/api/v1/meters/{LIVE}")["running_charge"]["amount"])
+
     def wait_live(self) -> None:
         """Wait until LIVE's last reading is settled."""
         path = f"/api/v1/meters/{LIVE}"

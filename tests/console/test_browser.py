@@ -56,19 +56,18 @@ def column(browser: Browser, css: str, name: str) -> list[str]:
 
 def test_a_published_reading_moves_the_charge_on_the_open_page_within_seconds(browser: Browser, lane: Lane) -> None:
     lane.send_live(600_000, 1_200_000)
-    row = f'#top tr[data-meter="{LIVE}"]'
-    browser.wait(lambda: browser.open("/") or browser.all(row), "the meter on the list")
+    lane.wait_live()
+    money = f'#top tr[data-meter="{LIVE}"] [data-money]'
+    browser.wait(lambda: browser.open("/") or browser.all(money), "the meter on the list")
     browser.wait_live()
-    before = browser.wait(
-        lambda: browser.text(f"{row} [data-money]").startswith("0.") and browser.text(f"{row} [data-money]"), "a charge"
-    )
+    amount = f"{float(lane.live_amount()):,.2f}"
+    browser.wait(lambda: browser.text(money).split()[0] == amount, "the charge so far")
     order = column(browser, "#top tr", "meter")
-    began = time.monotonic()
     lane.send_live(90_000_000)
-    browser.wait(lambda: browser.text(f"{row} [data-money]") != before, "the new charge", 5)
-    assert time.monotonic() - began < 5
-    shown = browser.text(f"{row} [data-money]").split()[0]
-    assert shown == lane.stack.get(f"/api/v1/meters/{LIVE}")["running_charge"]["amount"]
+    began = time.monotonic()
+    browser.wait(lambda: browser.text(money).split()[0] != amount, "the new charge")
+    assert time.monotonic() - began < 10
+    assert browser.text(money).split()[0] == f"{float(lane.live_amount()):,.2f}"
     assert column(browser, "#top tr", "meter") == order
 
 
@@ -77,8 +76,8 @@ def test_ages_tick_by_the_servers_clock(browser: Browser, lane: Lane) -> None:
     browser.wait_live()
     age = '#alarms [data-age="database"]'
     seen = {browser.wait(lambda: re.fullmatch(r"\d+ s", browser.text(age)), "an age")[0]}
-    browser.wait(lambda: seen.add(browser.text(age)) or len(seen) > 1, "the age to change", 5)
-    assert all(int(text.split()[0]) < 10 for text in seen)
+    browser.wait(lambda: seen.add(browser.text(age)) or len(seen) > 1, "the age to change")
+    assert all(int(text.split()[0]) < 20 for text in seen)
     spans = (0, 59, 59.6, 61, 3599, 3601, 172_799, 200_000)
     assert browser.js("return arguments[0].map(s => span(s * 1000))", spans) == [span_text(s) for s in spans]
 
@@ -93,7 +92,7 @@ def test_a_new_alarm_waits_behind_the_button_and_no_row_moves(browser: Browser, 
     with lane.stack.sender("alarm") as sender:
         event = {"seq": 1, "at": int(time.time()), "code": "magnetic_field", "detail": ""}
         lane.stack.publish(sender, f"meters/{OPENED}/events", event)
-    browser.wait(lambda: browser.is_shown("#new-alarms"), "the button", 5)
+    browser.wait(lambda: browser.is_shown("#new-alarms"), "the button")
     assert browser.text("#new-alarms") == "1 条新告警，按 r 排入"
     browser.wait(lambda: int(browser.text("#unacked-2")) == unacked + 1, "the count")
     assert column(browser, "#alarm-rows tr", "alarm") == rows
@@ -121,7 +120,7 @@ def test_an_alarm_of_priority_1_enters_at_once_on_top_and_the_view_stays(browser
         assert at is not None
         raise_alarm(conn, SILENT, "silent", priority=1, detail="no reading for more than 180 s, 3 intervals", at=at[0])
     try:
-        browser.wait(lambda: len(column(browser, "#alarm-rows tr", "alarm")) == len(rows) + 1, "the alarm", 8)
+        browser.wait(lambda: len(column(browser, "#alarm-rows tr", "alarm")) == len(rows) + 1, "the alarm")
         assert column(browser, "#alarm-rows tr", "alarm")[1:] == rows
         assert abs(browser.js(place) - before) < 2
         assert browser.text("#say") or browser.text("#active-1") == "1"
@@ -201,7 +200,7 @@ def test_a_new_reading_renews_the_meters_figures_and_leaves_its_lists_alone(brow
     browser.one("#intervals a").send_keys("")  # hold the focus in the list
     lane.send_live(60_000_000)
     browser.wait(
-        lambda: browser.text("#registers tr td.num") != register and browser.text("#total") != total, "figures", 5
+        lambda: browser.text("#registers tr td.num") != register and browser.text("#total") != total, "figures"
     )
     assert browser.texts("#intervals tbody tr") == intervals
     assert browser.is_shown("#new-intervals")
@@ -332,10 +331,12 @@ def test_the_theme_follows_the_system_until_a_person_chooses(browser: Browser) -
     assert browser.js(ground) == "rgb(20, 23, 26)"
     browser.one("#theme").click()
     assert browser.js(ground) == "rgb(228, 231, 234)"
+    browser.wait(lambda: browser.driver.get_cookie("theme"), "the cookie")
     browser.driver.refresh()
     assert browser.js(ground) == "rgb(228, 231, 234)"
     browser.prefer(prefers_color_scheme="light")
     browser.one("#theme").click()
+    browser.wait(lambda: (browser.driver.get_cookie("theme") or {}).get("value") == "dark", "the cookie")
     browser.open(f"/meters/{HISTORY}")
     assert browser.js(ground) == "rgb(20, 23, 26)"
 
@@ -360,6 +361,7 @@ def test_single_keys_can_be_switched_off_and_pulsing_stopped(browser: Browser) -
     assert browser.js(animation) == "none"
     browser.one(".keys summary").click()
     browser.one("#keys").click()
+    browser.wait(lambda: browser.driver.get_cookie("still") and browser.driver.get_cookie("keys"), "the cookies")
     browser.driver.refresh()
     assert browser.js(animation) == "none"
     browser.press("/")
