@@ -13,6 +13,9 @@ from connectors.embedded.process import LOOPBACK, ProcessSpec, is_listening
 JARS = Path(__file__).parent / "kafka_jars.txt"
 HEAP = "-Xmx512m"
 FORMAT_TIMEOUT_S = 60
+CONFIG_FILE, LOG4J_FILE = "server.properties", "log4j2.yaml"
+ENVIRONMENT = {"LC_ALL": "C.UTF-8"}
+"""Java reads the names of files as the locale says; with none it can open no path with an accent."""
 
 _LOG4J = """
 status: "error"
@@ -28,7 +31,7 @@ class KafkaStartError(OSError):
     """Kafka's storage cannot be prepared."""
 
 
-def _properties(directory: Path, port: int, controller_port: int) -> str:
+def _properties(port: int, controller_port: int) -> str:
     return "\n".join(
         [
             "process.roles=broker,controller",
@@ -39,7 +42,7 @@ def _properties(directory: Path, port: int, controller_port: int) -> str:
             "listener.security.protocol.map=BROKER:PLAINTEXT,CONTROLLER:PLAINTEXT",
             "inter.broker.listener.name=BROKER",
             "controller.listener.names=CONTROLLER",
-            f"log.dirs={directory / 'logs'}",
+            "log.dirs=logs",  # in the working directory: of a longer path Java would misread commas and letters with accents
             "offsets.topic.replication.factor=1",
             "offsets.topic.num.partitions=4",
             "transaction.state.log.replication.factor=1",
@@ -70,29 +73,31 @@ def kafka_spec(
 ) -> ProcessSpec:
     """Return how to run Kafka with its data in a directory."""
     jars = ":".join(map(str, fetch_jars(JARS, progress)))
-    config = directory / "server.properties"
-    log4j = directory / "log4j2.yaml"
     options = [str(java()), HEAP, "-Xms256m", "-XX:+UseG1GC", "-XX:TieredStopAtLevel=4", "-cp", jars]
-    options.append(f"-Dlog4j2.configurationFile={log4j}")
+    options.append(f"-Dlog4j2.configurationFile={LOG4J_FILE}")
 
     def prepare() -> None:
         directory.mkdir(parents=True, exist_ok=True)
-        log4j.write_text(_LOG4J, "utf-8")
-        config.write_text(_properties(directory, port, controller_port), "utf-8")
+        (directory / LOG4J_FILE).write_text(_LOG4J, "utf-8")
+        (directory / CONFIG_FILE).write_text(_properties(port, controller_port), "utf-8")
         if not (directory / "logs" / "meta.properties").exists():
-            _format(options, config)
+            _format(options, directory)
 
-    return ProcessSpec(
-        "kafka", [*options, "kafka.Kafka", str(config)], lambda: is_listening(port), directory, prepare=prepare
-    )
+    command = [*options, "kafka.Kafka", CONFIG_FILE]
+    return ProcessSpec("kafka", command, lambda: is_listening(port), directory, ENVIRONMENT, prepare=prepare)
 
 
-def _format(options: list[str], config: Path) -> None:
+def _format(options: list[str], directory: Path) -> None:
     cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
     # a cluster id that begins with "-" would be taken for an option
-    command = [*options, "kafka.tools.StorageTool", "format", "-t", cluster.replace("-", "A"), "-c", str(config)]
+    command = [*options, "kafka.tools.StorageTool", "format", "-t", cluster.replace("-", "A"), "-c", CONFIG_FILE]
     done = subprocess.run(  # noqa: S603  # our own command
-        command, capture_output=True, timeout=FORMAT_TIMEOUT_S, check=False, env=dict(os.environ)
+        command,
+        capture_output=True,
+        timeout=FORMAT_TIMEOUT_S,
+        check=False,
+        cwd=directory,
+        env={**os.environ, **ENVIRONMENT},
     )
     if done.returncode:
         raise KafkaStartError((done.stderr or done.stdout).decode(errors="replace")[-500:])

@@ -23,7 +23,7 @@ server_name: gridtally
 listen: "{LOOPBACK}:{nats_port}"
 max_payload: 1MB
 jetstream {{
-  store_dir: {json.dumps(str(directory / "store"))}
+  store_dir: {json.dumps(str(directory / "store"), ensure_ascii=False)}
   max_file_store: {STORE_BYTES_MAX}
 }}
 mqtt {{

@@ -220,7 +220,7 @@ def test_a_taken_port_is_avoided_and_none_is_given_twice() -> None:
 @pytest.fixture
 def own(tmp_path: Path) -> Iterator[Stack]:
     """A system of our own, to be mistreated."""
-    made = Stack(tmp_path / "own dir")
+    made = Stack(tmp_path / "Zähler, 电表")
     yield made
     made.stop()
     made.discard()
