@@ -1,6 +1,7 @@
 """`gridtally demo` and `gridtally simulate`: a small utility alive."""
 
 import json
+import shlex
 import signal
 import sys
 import time
@@ -155,13 +156,14 @@ def _read(path: Path) -> dict[str, Any]:
 
 def _say_what_next(supervisor: Supervisor, settings: Settings, seconds: float) -> None:
     assert supervisor.addresses is not None
-    where = f"--data-dir {settings.data_dir}"
+    command = ".venv/bin/gridtally" if Path(".venv/bin/gridtally").exists() else "gridtally"
+    where = f"--data-dir {shlex.quote(str(settings.data_dir))}"
     say(
         f"\nready after {seconds:.0f} s\n"
         f"  open      {supervisor.addresses.console}\n"
-        f"  look      gridtally status {where}\n"
-        f"  check     gridtally check {where}\n"
-        f"  refused   gridtally dead-letters list {where}\n"
-        "  break it  kill -9 any process of `gridtally status`, and check again\n"
+        f"  look      {command} status {where}\n"
+        f"  check     {command} check {where}\n"
+        f"  refused   {command} dead-letters list {where}\n"
+        "  break it  kill -9 any process that `status` names, and check again\n"
         "Ctrl-C stops everything"
     )
