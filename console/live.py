@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 import psycopg
-from confluent_kafka import OFFSET_END, Consumer, KafkaException, TopicPartition
+from confluent_kafka import Consumer, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
 from console.board import HEARD_GRACE_S, HEARD_INTERVALS, Board, Facts, Snapshot
@@ -37,6 +37,7 @@ FACTS_EVERY_S = 2.0
 LETTERS_EVERY_S = 5.0
 RETRY_S, RETRY_MAX_S = 1.0, 10.0
 KAFKA_TIMEOUT_S = 2.0
+POSITION_TIMEOUT_S = 1.0
 RECORDS_MAX = 2000
 ALARMS_SHOWN = 50
 LETTERS_SHOWN = 6
@@ -66,6 +67,8 @@ class LiveFeed:
         self.on_snapshot: Callable[[], None] = lambda: None
         self.is_ready = False
         self._registry: Registry | None = None
+        self._positions = self._begun = 0
+        """How often listening began at the topics' ends; how often the newest powers were read after it."""
         self._halt = threading.Event()
         self._look = threading.Event()
         """Set when the database should be read at once: an alarm changed."""
@@ -104,11 +107,20 @@ class LiveFeed:
     # -- Kafka ---------------------------------------------------------------------------------------------------
 
     def _listen(self) -> None:
-        consumer = self._consumer()
+        consumer = Consumer(
+            {
+                "bootstrap.servers": self._addresses.kafka,
+                "group.id": "gridtally-console",
+                "enable.auto.commit": False,
+                "fetch.wait.max.ms": 50,
+            }
+        )
+        is_positioned = False
         try:
             rendered = 0.0
             while not self._halt.is_set():
-                for message in consumer.consume(RECORDS_MAX, 0.1):
+                is_positioned = is_positioned or self._position(consumer)
+                for message in consumer.consume(RECORDS_MAX, 0.1) if is_positioned else ():
                     topic, value = message.topic(), message.value()
                     if not message.error() and topic and value:
                         self._take(topic.removeprefix(self._settings.kafka.topic_prefix), value)
@@ -120,24 +132,26 @@ class LiveFeed:
         finally:
             consumer.close()
 
-    def _consumer(self) -> Consumer:
-        consumer = Consumer(
-            {
-                "bootstrap.servers": self._addresses.kafka,
-                "group.id": "gridtally-console",
-                "enable.auto.commit": False,
-                "fetch.wait.max.ms": 50,
-            }
-        )
-        prefix = self._settings.kafka.topic_prefix
-        consumer.assign(
-            [
-                TopicPartition(prefix + topic, partition, OFFSET_END)
-                for topic in (GRID_LIVE, METER_CHARGES, GRID_ALARMS)
-                for partition in range(self._settings.kafka.partitions)
-            ]
-        )
-        return consumer
+    def _position(self, consumer: Consumer) -> bool:
+        """Begin at the ends that the topics have now; False while Kafka does not answer.
+
+        Charges are published after their commit: what the database is asked from now on and what is heard from here on
+        leave nothing out between them.
+        """
+        places = [
+            TopicPartition(self._settings.kafka.topic_prefix + topic, partition)
+            for topic in (GRID_LIVE, METER_CHARGES, GRID_ALARMS)
+            for partition in range(self._settings.kafka.partitions)
+        ]
+        try:
+            for place in places:
+                place.offset = consumer.get_watermark_offsets(place, timeout=POSITION_TIMEOUT_S)[1]
+            consumer.assign(places)
+        except KafkaException:
+            return False
+        self._positions += 1
+        self._look.set()
+        return True
 
     def _take(self, topic: str, value: bytes) -> None:
         try:
@@ -165,15 +179,13 @@ class LiveFeed:
     def _read_facts(self) -> None:
         admin = AdminClient({"bootstrap.servers": self._addresses.kafka})
         with self._connect(STATEMENT_TIMEOUT_MS) as conn:
-            self._take_registry(conn)
-            self.board.set_facts(self._facts(conn, self._ends(admin)))
-            self._begin(conn)
-            self.is_ready = True
             while not self._halt.is_set():
-                self._look.wait(FACTS_EVERY_S)
-                self._look.clear()
                 self._take_registry(conn)
                 self.board.set_facts(self._facts(conn, self._ends(admin)))
+                self._begin(conn)
+                self.is_ready = True
+                self._look.wait(FACTS_EVERY_S)
+                self._look.clear()
 
     def _take_registry(self, conn: psycopg.Connection) -> None:
         kept = self._registry
@@ -183,13 +195,20 @@ class LiveFeed:
             self.board.set_registry(registry)
 
     def _begin(self, conn: psycopg.Connection) -> None:
-        """Take the newest power of each meter from the database, so that a restarted console is not blank."""
+        """Take the newest power of each meter from the database, each time after listening began anew.
+
+        So a restarted console is not blank, and lacks nothing that was published while it was away.
+        """
+        positions = self._positions
+        if self._begun == positions:
+            return
         assert self._registry is not None
         interval_s = int(self._registry.meters.interval_s.max(initial=0))
         span = dt.timedelta(seconds=HEARD_INTERVALS * interval_s + HEARD_GRACE_S + self.stale_after_s)
         as_of = self.board.as_of_us() or now_us()
         since = dt.datetime.fromtimestamp(as_of / 1e6, dt.UTC) - span
         self.board.set_powers(fetch_newest_powers(conn, since))
+        self._begun = positions
 
     def _facts(self, conn: psycopg.Connection, ends: dict[str, dict[int, int]] | None) -> Facts:
         overview, progress = fetch_overview(conn), fetch_progress(conn)

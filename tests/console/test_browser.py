@@ -157,9 +157,14 @@ def test_a_page_goes_on_by_itself_after_the_console_was_killed(browser: Browser,
     browser.wait_live()
     number = browser.js("return number")
     lane.stack.kill("console")
+    lane.send_live(400_000, 500_000)  # while nobody listens
     browser.wait(lambda: browser.js("return latest.at") > time.time() * 1000 - 1500 and browser.js("return number") < number,
                  "figures of the new process", 30)  # fmt: skip
     assert browser.text("#live") == "Live"
+    lane.wait_live()
+    amount = f"{float(lane.live_amount()):,.2f}"
+    money = f'#top tr[data-meter="{LIVE}"] [data-money]'
+    browser.wait(lambda: browser.press("r") or browser.text(money).split(" ")[0] == amount, "what came meanwhile")
     browser.wait(lane.stack.is_up, "the console to be ready", 20)
     browser.forgive("/stream")
 

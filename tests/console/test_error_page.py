@@ -5,6 +5,7 @@ import json
 import logging
 import re
 import socket
+import time
 
 import httpx
 import pytest
@@ -67,6 +68,21 @@ def test_the_control_room_comes_up_without_database_and_shows_missing_figures(ap
     assert re.search(r'<span id="readings">–</span>', answer.text)
     assert "The curve has not been read yet" in answer.text
     assert "No alarm needs anyone" not in answer.text
+
+
+def test_the_live_feed_goes_on_while_nothing_answers(app: FastAPI) -> None:
+    feed = app.state.console.feed
+    number = feed.snapshot.number
+    feed.start()
+    try:
+        deadline = time.monotonic() + 15
+        while feed.snapshot.number < number + 3 and time.monotonic() < deadline:
+            time.sleep(0.05)
+    finally:
+        feed.stop()
+    assert feed.snapshot.number >= number + 3
+    assert not feed.is_ready
+    assert feed.snapshot.figures["text"]["load"] == "–"
 
 
 def test_status_without_database_still_says_which_processes_run(app: FastAPI) -> None:
