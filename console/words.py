@@ -4,6 +4,7 @@ import json
 import re
 from typing import Any
 
+from console.code_words import EVENTS, REJECT_ACTIONS_ZH, REJECTS
 from schemas.quality import Quality
 from schemas.reject import OPERATOR_ACTIONS, RejectCode
 
@@ -255,61 +256,6 @@ _WORDS: dict[str, tuple[str, str]] = {
     "to_room": ("回到监控", "To the control room"),
 }
 
-_REJECTS: dict[RejectCode, tuple[str, str]] = {
-    RejectCode.UNKNOWN_TOPIC: ("主题不识别", "unknown topic"),
-    RejectCode.OVERSIZE: ("报文过大", "message too large"),
-    RejectCode.BAD_JSON: ("不是有效的 JSON", "not valid JSON"),
-    RejectCode.WRONG_TYPE: ("字段类型不符", "a field of the wrong type"),
-    RejectCode.TOO_MANY_ELEMENTS: ("元素过多", "too many elements"),
-    RejectCode.BAD_METER_ID: ("表号不合格式", "malformed meter no."),
-    RejectCode.METER_MISMATCH: ("主题与报文的表号不一致", "topic and payload name different meters"),
-    RejectCode.UNKNOWN_METER: ("未建档的电表", "meter not in the master data"),
-    RejectCode.IMPOSSIBLE_TIME: ("时间不可能", "impossible time"),
-    RejectCode.OUT_OF_RANGE: ("示值超出量程", "register out of range"),
-    RejectCode.CONFLICTING_DUPLICATE: ("同一时刻两个示值", "two values for one instant"),
-    RejectCode.REGISTER_DECREASED: ("示值变小", "register decreased"),
-    RejectCode.NO_TARIFF: ("当时没有电价", "no tariff at that time"),
-    RejectCode.BAD_FRAME: ("内部记录损坏", "not a frame of ours"),
-}
-_REJECT_ACTIONS_ZH: dict[RejectCode, str] = {
-    RejectCode.UNKNOWN_TOPIC: "更正发送方的主题；这样的报文无法入账。",
-    RejectCode.OVERSIZE: "让发送方拆分报文：最多 64 KiB。",
-    RejectCode.BAD_JSON: "查看字节，更正发送方。",
-    RejectCode.WRONG_TYPE: "详情写明字段；更正发送方。",
-    RejectCode.TOO_MANY_ELEMENTS: "让发送方拆分数组：最多 1,000 个元素。",
-    RejectCode.BAD_METER_ID: "更正发送方的表号。",
-    RejectCode.METER_MISMATCH: "检查发送方。",
-    RejectCode.UNKNOWN_METER: "导入电表档案（gridtally import meters），然后重放。",
-    RejectCode.IMPOSSIBLE_TIME: "校准电表时钟。",
-    RejectCode.OUT_OF_RANGE: "核对档案中的量程。",
-    RejectCode.CONFLICTING_DUPLICATE: "现场核对或召测。",
-    RejectCode.REGISTER_DECREASED: "若已换表或清零，先登记换表，然后重放。",
-    RejectCode.NO_TARIFF: "为计量点设定当时的电价，然后重放。",
-    RejectCode.BAD_FRAME: "查明谁还在写我们的 Kafka 主题。",
-}
-_EVENTS: dict[str, tuple[str, str]] = {
-    "tamper": ("电表被动", "tamper"),
-    "cover_open": ("开盖", "cover open"),
-    "cover_opened": ("开盖", "cover opened"),
-    "meter_cover_open": ("表盖打开", "meter cover open"),
-    "meter_cover_opened": ("表盖打开", "meter cover opened"),
-    "terminal_cover_open": ("端钮盖打开", "terminal cover open"),
-    "terminal_cover_opened": ("端钮盖打开", "terminal cover opened"),
-    "magnetic_field": ("强磁", "magnetic field"),
-    "magnetic_tamper": ("磁场干扰", "magnetic tamper"),
-    "strong_dc_field": ("强直流磁场", "strong DC field"),
-    "strong_dc_field_detected": ("强直流磁场", "strong DC field detected"),
-    "reverse_current": ("电流反向", "reverse current"),
-    "neutral_disturbance": ("零线异常", "neutral disturbance"),
-    "tamper_cleared": ("被动解除", "tamper cleared"),
-    "tamper_end": ("被动解除", "tamper ended"),
-    "cover_closed": ("合盖", "cover closed"),
-    "meter_cover_closed": ("表盖合上", "meter cover closed"),
-    "terminal_cover_closed": ("端钮盖合上", "terminal cover closed"),
-    "magnetic_field_end": ("强磁消失", "magnetic field ended"),
-    "strong_dc_field_no_more": ("强直流磁场消失", "strong DC field no more"),
-    "strong_dc_field_removed": ("强直流磁场消失", "strong DC field removed"),
-}
 _CURRENCIES = {"CNY": ("元", "CNY")}
 _DETAILS = (
     (
@@ -350,20 +296,20 @@ class Words(dict[str, str]):
 
     def event(self, code: str) -> str:
         """Return the word of an event code; vendors have many, so one without a word is shown as it is."""
-        pair = _EVENTS.get(code.lower().replace("-", "_").replace(".", "_"))
+        pair = EVENTS.get(code.lower().replace("-", "_").replace(".", "_"))
         return pair[self.place] if pair else code
 
     def reject(self, code: str) -> str:
         """Return the word of a reject code, as the database has it."""
         found = RejectCode.__members__.get(code.upper())
-        return _REJECTS[found][self.place] if found else code
+        return REJECTS[found][self.place] if found else code
 
     def reject_action(self, code: str) -> str:
         """Return what to do about a reject code."""
         found = RejectCode.__members__.get(code.upper())
         if found is None:
             return ""
-        return (_REJECT_ACTIONS_ZH if self.place == 0 else OPERATOR_ACTIONS)[found]
+        return (REJECT_ACTIONS_ZH if self.place == 0 else OPERATOR_ACTIONS)[found]
 
     def detail(self, text: str) -> str:
         """Return the detail of an alarm, whose text the agent wrote in English, in this language where it is known."""

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from agents.detect import PRIORITY
-from console.words import _EVENTS, _REJECT_ACTIONS_ZH, _REJECTS, _WORDS, LANGUAGES, Words, words_of
+from console.code_words import EVENTS, REJECT_ACTIONS_ZH, REJECTS
+from console.words import _WORDS, LANGUAGES, Words, words_of
 from metering.tamper import CLEARING, RAISING
 from schemas.quality import Quality
 from schemas.reject import RejectCode
@@ -51,14 +52,20 @@ def test_every_word_that_is_used_is_there() -> None:
 
 def test_no_word_is_kept_that_nothing_uses() -> None:
     dynamic = {*PERIODS, *ALARM_STATES, *STAGES, *(word for flag in Quality for word in flag.words), "actual"}
-    quoted = set(re.findall(r'"([a-z_0-9]+)"', "".join(p.read_text("utf-8") for p in SOURCES if p.name != "words.py")))
+    others = [path for path in SOURCES if path.name not in ("words.py", "code_words.py")]
+    quoted = set(re.findall(r'"([a-z_0-9]+)"', "".join(path.read_text("utf-8") for path in others)))
+        re.findall(
+            r'"([a-z_0-9]+)"',
+            "".join(p.read_text("utf-8") for p in SOURCES if p.name not in ("words.py", "code_words.py")),
+        )
+    )
     browser = set(re.findall(r"words\.([a-z_]+)", (CONSOLE / "static" / "live.js").read_text("utf-8")))
     patterns = ("kind_", "means_", "priority_", "letter_")
     left = {word for word in _WORDS if not word.startswith(patterns)} - words_used() - dynamic - quoted - browser
     assert left == set()
 
 
-@pytest.mark.parametrize("table", [_WORDS, _REJECTS, _EVENTS], ids=["words", "rejects", "events"])
+@pytest.mark.parametrize("table", [_WORDS, REJECTS, EVENTS], ids=["words", "rejects", "events"])
 def test_both_languages_say_the_same_values(table: dict[object, tuple[str, str]]) -> None:
     for name, (chinese, english) in table.items():
         assert chinese.strip() or name == "comma", name
@@ -82,7 +89,7 @@ def test_all_codes_have_words(language: str) -> None:
         assert words.reject(code.word) != code.word, code
         assert words.reject_action(code.word), code
     for event in RAISING | CLEARING:
-        assert event in _EVENTS, event
+        assert event in EVENTS, event
         assert words.event(event.upper().replace("_", "-")) == words.event(event)
     for kind in PRIORITY:
         assert words.kind(kind) != kind
@@ -93,7 +100,7 @@ def test_all_codes_have_words(language: str) -> None:
 
 
 def test_reject_actions_are_complete() -> None:
-    assert set(_REJECT_ACTIONS_ZH) == set(_REJECTS) == set(RejectCode)
+    assert set(REJECT_ACTIONS_ZH) == set(REJECTS) == set(RejectCode)
 
 
 def test_no_word_hides_behind_a_method() -> None:
