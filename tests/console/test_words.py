@@ -54,11 +54,6 @@ def test_no_word_is_kept_that_nothing_uses() -> None:
     dynamic = {*PERIODS, *ALARM_STATES, *STAGES, *(word for flag in Quality for word in flag.words), "actual"}
     others = [path for path in SOURCES if path.name not in ("words.py", "code_words.py")]
     quoted = set(re.findall(r'"([a-z_0-9]+)"', "".join(path.read_text("utf-8") for path in others)))
-        re.findall(
-            r'"([a-z_0-9]+)"',
-            "".join(p.read_text("utf-8") for p in SOURCES if p.name not in ("words.py", "code_words.py")),
-        )
-    )
     browser = set(re.findall(r"words\.([a-z_]+)", (CONSOLE / "static" / "live.js").read_text("utf-8")))
     patterns = ("kind_", "means_", "priority_", "letter_")
     left = {word for word in _WORDS if not word.startswith(patterns)} - words_used() - dynamic - quoted - browser
