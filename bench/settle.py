@@ -81,15 +81,15 @@ def from_memory(place: Place, bootstrap: str, frames: list[list[bytes]]) -> floa
                 handler.commit(topic, target, items[low : low + size])
     seconds = time.monotonic() - began
     handler.close()
-    return sum(map(len, records)) * FRAME / seconds
+    return METERS * ROUNDS / seconds
 
 
 def from_kafka(rig: Rig, place: Place, workers: int, frames: list[list[bytes]]) -> dict[str, Any]:
-    """Return readings/s and CPU seconds per million readings of workers that are ready when the frames are produced.
+    """Return readings/s and CPU seconds per million readings of workers that are ready when `make_frames` are produced.
 
     The clock runs from the first record produced, so producing is inside it, to the last commit.
     """
-    wanted = sum(map(len, frames)) * FRAME
+    wanted = METERS * ROUNDS
     processes = [place.spawn("worker", "settle", "--name", f"settle-{n}") for n in range(1, workers + 1)]
     wait_for(lambda: place.assigned() == [PARTITIONS // workers] * workers, "the assignment")
     pids = {"postgres": [rig.pid("postgres")], "kafka": [rig.pid("kafka")], "settle": [p.pid for p in processes]}
