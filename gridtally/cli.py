@@ -9,6 +9,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
+from gridtally.tariff_cli import tariff_app
 from schemas.addresses import COMPONENTS, Addresses, AddressesError, resolve_addresses
 from schemas.settings import Loaded, SettingsError, describe, load_settings
 
@@ -29,6 +30,7 @@ letters_app = typer.Typer(help="See and replay what was refused.", no_args_is_he
 app.add_typer(worker_app, name="worker")
 app.add_typer(import_app, name="import")
 app.add_typer(letters_app, name="dead-letters")
+app.add_typer(tariff_app, name="tariff")
 
 DataDir = Annotated[
     Path | None, typer.Option("--data-dir", help="Where data, logs and addresses are. Default: ./gridtally-data")
