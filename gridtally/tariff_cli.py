@@ -161,6 +161,49 @@ def rate_command(  # noqa: PLR0917  # an option each
         _print_bills(tariff, bills)
 
 
+@tariff_app.command("import-urdb")
+def import_urdb(
+    file: Annotated[Path, typer.Argument(help="A rate as OpenEI gives it (JSON).")],
+    output: Annotated[
+        Path, typer.Option("-o", "--output", help="Tariff document to write; YAML, or JSON by its name.")
+    ],
+    zone: Annotated[str | None, typer.Option("--zone", help="Time zone, such as America/Los_Angeles.")] = None,
+    tiers: Annotated[str, typer.Option("--tiers", help="sequential or proportional.")] = "sequential",
+) -> None:
+    """Make a tariff document of a URDB rate; what it cannot say is named in it and here."""
+    import yaml
+
+    from connectors.urdb import UrdbError, document_from_urdb, parse_urdb
+    from metering.tariff import parse_tariff
+    from metering.tariff_check import zone_of
+    from schemas.document import Faults
+
+    if tiers not in ("sequential", "proportional"):
+        raise _usage_error("--tiers: sequential or proportional")
+    faults = Faults()
+    if zone is not None:
+        zone_of(zone, "--zone", faults)
+    if faults:
+        raise _usage_error(faults[0])
+    with telling(file):
+        try:
+            document = document_from_urdb(parse_urdb(file.read_text("utf-8")), zone, tiers)
+        except UrdbError as error:
+            for fault in error.faults:
+                print(f"{file}: {fault}", file=sys.stderr)
+            raise typer.Exit(EXIT_FAILED) from None
+        tariff = parse_tariff(document)
+    with telling(output):
+        if output.suffix == ".json":
+            output.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", "utf-8")
+        else:
+            text = yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=120)
+            output.write_text(f"# Imported from URDB; an example, dated: prices age.\n{text}", "utf-8")
+    for note in tariff.document.not_represented:
+        print(f"{file}: not represented: {note}")
+    print(f"wrote {output}: {tariff.tariff_id}")
+
+
 def _usage_error(text: str) -> typer.Exit:
     print(f"gridtally: {text}", file=sys.stderr)
     return typer.Exit(EXIT_USAGE)

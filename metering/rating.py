@@ -175,7 +175,7 @@ def energy_lines(tariff: Tariff, cycle: Cycle, usage: Usage, history: History, i
         bounds = bounds_of(item, ladder, span, demand_kw, history.service_since)
         position = 0 if is_reset else used_wh
         position += {"cycle": 0, "season": history.season_wh, "year": history.year_wh}[rule.per]
-        part = _Part(tariff, item, ladder, bounds, usage.bucket[here], energy_wh, position, several)
+        part = _Part(tariff, item, ladder, bounds, usage.bucket[here], energy_wh, position, several, usage.in_order)
         lines += part.additive_lines() if rule.allocation == "additive" else part.tier_lines()
         used_wh += int(energy_wh.sum())
     return lines
@@ -193,6 +193,7 @@ class _Part:
     energy_wh: Int64Column
     position_wh: int
     several: bool
+    in_order: bool
 
     def additive_lines(self) -> list[Line]:
         """Return a line a bucket at its price, and one a tier that adds something."""
@@ -220,7 +221,7 @@ class _Part:
     def tier_lines(self) -> list[Line]:
         """Return a line a bucket and tier, each kWh in one tier at the price of its own period there."""
         rule = self.version.document.tier_rule
-        split = tier.sequential if rule.allocation == "sequential" else tier.proportional
+        split = tier.sequential if rule.allocation == "sequential" and self.in_order else tier.proportional
         total: dict[tuple[int, int], Fraction] = {}
         for group in self._groups(rule.pooled):
             rows = split(self.energy_wh[group], self.bounds_wh, self.position_wh)

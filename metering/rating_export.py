@@ -30,6 +30,8 @@ def net_over_bill(tariff: Tariff, cycle: Cycle, usage: Usage, history: History) 
     export = export_of(tariff, cycle)
     if export is None or (not export.mode.startswith("nem") and export.netting not in ("period", "bill")):
         return usage, history, []
+    if not usage.export_wh.any() and not history.credit_wh:
+        return usage, history, []
     buckets = np.unique(usage.bucket)
     size = len(tariff.buckets)
     drawn = wh_by_bucket(usage.bucket, usage.import_wh, size)[buckets]
@@ -39,7 +41,9 @@ def net_over_bill(tariff: Tariff, cycle: Cycle, usage: Usage, history: History) 
     lines: list[Line] = []
     if export.mode == "nem_kwh":
         net, history, lines = _carry_kwh(tariff, cycle, export, (buckets, net), history)
-    netted = dataclasses.replace(usage, bucket=buckets, import_wh=np.maximum(net, 0), export_wh=np.maximum(-net, 0))
+    netted = dataclasses.replace(
+        usage, bucket=buckets, import_wh=np.maximum(net, 0), export_wh=np.maximum(-net, 0), in_order=False
+    )
     return netted, history, lines
 
 

@@ -119,6 +119,8 @@ class _Maker:
         """Return the name of each line and the periods that it is of; None for any."""
         if self.charge.scope != "period":
             return [(self.charge.id, None)]
+        if self.charge.periods:
+            return [(self.charge.id, list(self.charge.periods))]
         keys = self.tariff.versions[self.side.version].price_keys
         tables = [self.charge.prices] if self.charge.prices else [tier.prices for tier in self.charge.tiers]
         periods = [
@@ -204,7 +206,8 @@ class _Maker:
 
     def _price(self, table: Table | None, periods: list[str] | None) -> Decimal:
         assert table is not None  # checked on loading
-        price = table.at(self.side.season, periods[0] if periods else self.side.season)
+        by_period = periods and not self.charge.periods
+        price = table.at(self.side.season, periods[0] if periods and by_period else self.side.season)
         assert price is not None  # checked on loading
         discount = self.charge.discount
         if discount:

@@ -229,7 +229,10 @@ def _check_time_charges(version: Version, place: str, faults: Faults) -> None:
         )
         check_table(fixed.amount, at, by_season, faults)
     for index, demand in enumerate(version.demand):
-        _check_demand(demand, f"{place}.demand[{index}]", used if demand.scope == "period" else by_season, faults)
+        by_period = demand.scope == "period" and not demand.periods
+        _check_demand(demand, f"{place}.demand[{index}]", used if by_period else by_season, faults)
+        for name in sorted(set(demand.periods) - set(period_names(version))):
+            faults.add(f"{place}.demand[{index}].periods", f"unknown period {name!r}")
     for index, reactive in enumerate(version.reactive):
         if reactive.mode in ("table", "ramp") and not getattr(reactive, reactive.mode):
             faults.add(f"{place}.reactive[{index}].{reactive.mode}", "is missing")

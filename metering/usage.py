@@ -92,6 +92,8 @@ class Usage:
     import_wh: Int64Column
     """Shape (s,), drawn, after netting."""
     export_wh: Int64Column
+    in_order: bool = True
+    """False: netted over the cycle, so sequential tiers are shared over the periods."""
     pieces: Pieces | None = None
     load: Load | None = None
     """Intervals that begin in the cycle, unsplit, for demand."""

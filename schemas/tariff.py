@@ -200,6 +200,10 @@ class DemandCharge:
 
     id: Name = "demand"
     scope: Literal["anytime", "period", "coincident"] = "anytime"
+    periods: tuple[Name, ...] = note(
+        "Of scope period: one line for the highest demand in any of these, its price by season; else a line a period.",
+        default=(),
+    )
     quantity: Literal["kW", "kVA", "kvar"] = "kW"
     window_min: Annotated[int, Between(5, 1440)] = 15
     method: Literal["block", "sliding"] = "block"
