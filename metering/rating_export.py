@@ -100,17 +100,20 @@ def settle_credit(tariff: Tariff, cycle: Cycle, lines: list[Line], history: Hist
     export = export_of(tariff, cycle)
     if export is None or export.mode not in MONEY_MODES:
         return [], history
-    charged = sum_of(lines)
-    used, credit = use_money(charged, history.credit_money)
+    earned = -sum_of(lines, [export.id])
+    charged = sum_of([line for line in lines if line.kind != "export"], export.against)
+    # Net metering in money sets off within the cycle first; net billing with carry-over credits the next cycle only.
+    at_once = min(earned, max(charged, Decimal(0))) if export.mode == "nem_money" else Decimal(0)
+    used, credit = use_money(charged - at_once, history.credit_money)
     found = []
 
     def line(name: str, amount: Decimal) -> None:
         found.append(make_line(tariff, "export", f"{export.id}-{name}", (Fraction(1), "credit"), amount))
 
-    if charged < 0:
-        line("carried", -charged)
-        credit -= charged
-    elif used:
+    if earned > at_once:
+        line("carried", earned - at_once)
+        credit += earned - at_once
+    if used:
         line("credit", -used)
     if credit and _is_true_up(cycle, export):
         if export.pays_out:

@@ -282,15 +282,18 @@ def _check_ids(version: Version, place: str, faults: Faults) -> None:
     known = {*ids, *KINDS, "export"}
     for part, field in (
         ("reactive", "base"),
+        ("export", "against"),
         ("minimum", "tops_up"),
         ("surcharges", "base"),
         ("discounts", "base"),
         ("taxes", "base"),
         ("taxes", "exempt"),
     ):
-        for index, item in enumerate(getattr(version, part)):
+        given = getattr(version, part) or ()
+        for index, item in enumerate(given if isinstance(given, tuple) else (given,)):
+            at = f"{place}.{part}[{index}].{field}" if isinstance(given, tuple) else f"{place}.{part}.{field}"
             for name in sorted(set(getattr(item, field)) - known):
-                faults.add(f"{place}.{part}[{index}].{field}", f"{name!r} is no kind and no id of a line")
+                faults.add(at, f"{name!r} is no kind and no id of a line")
 
 
 def _check_composed(version: Version, place: str, warnings: list[str]) -> None:

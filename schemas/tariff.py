@@ -271,6 +271,7 @@ class Export:
     )
     prices: Table | None = None
     index: Index | None = None
+    against: tuple[Name, ...] = note("Kinds or ids of lines that money credits are used against.", default=("energy",))
     rollover_factor: Number = Decimal(1)
     true_up_month: Annotated[int, Between(1, 12)] = 12
     year_end_price: Number = note("Per kWh of credit left at true-up (nem_kwh).", default=Decimal(0))

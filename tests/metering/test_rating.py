@@ -451,7 +451,8 @@ def test_minimum_surcharges_discounts_and_taxes_follow_each_other() -> None:
     tariff = tariff_of(
         prices="0.10", windows=[], rest="all",
         surcharges=[{"id": "levy", "per": "kWh", "bands": [{"up_to_kwh": 500, "amount": "0"}, {"amount": "0.05"}]},
-                    {"id": "street", "per": "day", "amount": "0.1"}, {"id": "city", "per": "percent", "amount": "10", "base": ["energy", "levy"]}],
+                    {"id": "street", "per": "day", "amount": "0.1"},
+                    {"id": "city", "per": "percent", "amount": "10", "base": ["energy", "levy"]}],
         discounts=[{"id": "free", "kwh_free": 44}, {"id": "paperless", "amount": "1"}],
         minimum={"amount": "100"},
         taxes=[{"id": "vat", "rate": "0.20", "exempt": ["street"]}, {"id": "gst", "rate": "0.10", "inclusive": True}],

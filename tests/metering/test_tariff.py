@@ -33,8 +33,11 @@ NIGHT = {"period": "night", "from": "00:00", "to": "06:00"}
     ("version", "expected"),
     [
         (
-            {"rest": None, "windows": [NIGHT, {"period": "day", "from": "06:00", "to": "24:00", "day_types": ["workday"]}], "prices": "1"},
-            "versions[0].windows: season all_year, 06:00 to 24:00 is in no window on saturday, sunday, holiday, and there is no `rest`",
+            {"rest": None, "windows": [NIGHT, NIGHT | {"from": "06:00", "to": "24:00", "day_types": ["workday"]}]},
+            (
+                "versions[0].windows: season all_year, 06:00 to 24:00 is in no window on saturday, sunday, holiday,"
+                " and there is no `rest`"
+            ),
         ),
         ({"windows": [NIGHT]}, "versions[0].prices.night: has no price"),
         ({"prices": {"day": "1", "dusk": "2"}}, "versions[0].prices.dusk: unknown; known are all_year, day"),
