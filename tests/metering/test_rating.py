@@ -492,3 +492,61 @@ def test_an_interval_over_a_boundary_is_split_by_time() -> None:
     tariff = tariff_of(windows=[{"period": "peak", "from": "08:30", "to": "20:00"}], prices={"peak": "1", "night": "0"})
     start = np.array([local_midnight_s(tariff, JULY) + 8 * 3600]) * US
     assert one(tariff, Load(start, 3600, {"import_wh": np.array([1001])})).total_unrounded == Decimal("0.501")
+
+
+def test_prorated_bounds_that_are_no_whole_wh_are_exact() -> None:
+    ladder = {"tiers": [{"up_to_kwh": 100, "adder": "0"}, {"adder": "0.10"}]}
+    rule = {"prorate": "thirty"}
+    additive = tariff_of(prices="0", **ladder, tier_rule=rule)
+    sequential = tariff_of(prices="0", **ladder, tier_rule=rule | {"allocation": "sequential"})
+    load = constant(additive, JULY, AUGUST, import_wh=250)
+    bills = [one(tariff, load).total_unrounded for tariff in (additive, sequential)]
+    exact = (744 - Decimal(100) * 31 / 30) * Decimal("0.10")
+    assert all(abs(bill - exact) < Decimal("1e-11") for bill in bills)
+
+
+def test_the_hour_that_comes_twice_has_two_demand_windows() -> None:
+    tariff = tariff_of(prices="0", demand={"window_min": 60, "prices": "1"})
+    start_on, end_on = day(2026, 10, 25), day(2026, 10, 26)
+    assert one(tariff, constant(tariff, start_on, end_on, import_wh=100), start_on, end_on).total == Decimal("0.40")
+
+
+def test_a_day_of_a_leap_year_is_a_366th_of_it() -> None:
+    tariff = tariff_of(prices="0", fixed_charge={"amount": "366", "per": "year", "prorate": "calendar"})
+    start_on, end_on = day(2028, 2, 1), day(2028, 3, 1)
+    assert one(tariff, constant(tariff, start_on, end_on, import_wh=0), start_on, end_on).total == 29
+
+
+def test_a_credit_is_set_off_in_its_cycle_first_and_only_the_rest_is_carried() -> None:
+    windows = [{"period": "noon", "from": "12:00", "to": "13:00"}]
+    export = {"mode": "nem_money", "prices": {"noon": "0.20", "rest": "0.05"}}
+    tariff = tariff_of(windows=windows, rest="rest", prices="0.10", export=export)
+    starts = np.array([local_midnight_s(tariff, JULY), local_midnight_s(tariff, JULY) + 43_200]) * US
+    later = np.array([local_midnight_s(tariff, AUGUST)]) * US
+    load = Load(
+        np.concatenate([starts, later]),
+        3600,
+        {"import_wh": np.array([10_000, 0, 50_000]), "export_wh": np.array([0, 20_000, 0])},
+    )
+    july, august = rate(tariff, load, [JULY, AUGUST, SEPTEMBER])
+    assert (july.total, august.total) == (0, 5 - 3)  # 10 x 0.10 drawn, 20 x 0.20 fed in: 3 are carried
+
+
+@given(wh=st.lists(st.integers(0, 500_000), min_size=2, max_size=2))
+@settings(max_examples=40)
+@pytest.mark.parametrize("on_change", ["carry", "reset"])
+def test_the_running_charge_over_a_change_of_version_is_the_bill(on_change: str, wh: list[int]) -> None:
+    versions = [
+        {"valid_from": date, "rest": "all", "prices": price, "tier_rule": {"on_change": on_change},
+         "tiers": [{"up_to_kwh": 300, "adder": "0"}, {"adder": adder}]}
+        for date, price, adder in (("2026-01-01", "0.1", "1"), ("2026-07-11", "0.2", "3"))
+    ]  # fmt: skip
+    tariff = parse_tariff({"tariff_id": "t", "currency": "EUR", "zone": "Europe/Berlin", "versions": versions})
+    pricing = compile_cycle(tariff, compile_timeline(tariff, JULY, AUGUST), 0)
+    quantities = np.zeros((1, 16), np.int64)
+    quantities[0, :2] = wh
+    columns = charge_columns(pricing, quantities, local_midnight_s(tariff, AUGUST) * US)
+    starts = np.array([local_midnight_s(tariff, JULY), local_midnight_s(tariff, day(2026, 7, 20))]) * US
+    bill = one(tariff, Load(starts, 3600, {"import_wh": np.array(wh)}))
+    assert Decimal(int(columns[0])).scaleb(-pricing.amount_scale) == bill.total_unrounded
+    assert sum_of(charge_lines(pricing, quantities[0].tolist(), 0)) == bill.total_unrounded
