@@ -14,7 +14,7 @@ RUN echo /app >"$(/opt/gridtally/bin/python -c 'import sysconfig; print(sysconfi
     && /opt/gridtally/bin/python -m compileall -q /app
 
 FROM python:3.12.13-slim-bookworm
-RUN useradd --system --uid 10001 --user-group --home-dir /var/lib/gridtally --shell /usr/sbin/nologin gridtally \
+RUN useradd --uid 10001 --user-group --no-create-home --home-dir /var/lib/gridtally --shell /usr/sbin/nologin gridtally \
     && install -d -o gridtally -g gridtally -m 0700 /var/lib/gridtally
 COPY --from=packages /opt/gridtally /opt/gridtally
 COPY --from=packages /app /app

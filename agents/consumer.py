@@ -39,6 +39,7 @@ from monitoring.metrics import (
     serve_metrics,
 )
 from schemas.settings import Settings
+from storage.offset import GapError
 
 EXIT_TEMPORARY = 75
 RETRY_WAIT_S = 0.2
@@ -121,6 +122,21 @@ class _Runner:
         return None
 
 
+def find_behind(offsets: Mapping[tuple[str, int], int], ends: Mapping[TP, int]) -> str:
+    """Return what is wrong when Kafka's log ends before the database's offset, or nothing.
+
+    Then it lost its tail or was made anew: its next records would be taken for replays, and nothing would be settled.
+    """
+    for (topic, partition), offset in sorted(offsets.items()):
+        end = ends.get(TP(topic, partition))
+        if end is not None and end < offset:
+            return (
+                f"{topic}/{partition} ends at {end} in Kafka, the database stands at {offset}: Kafka lost records or was"
+                " made anew; see docs/deployment.md, Kafka lost records"
+            )
+    return ""
+
+
 def _consumer_class(runner: _Runner) -> type[driver.Consumer]:
     class SafeConsumer(driver.Consumer):
         """Faust's consumer, but it seeks to the database's offsets."""
@@ -130,6 +146,9 @@ def _consumer_class(runner: _Runner) -> type[driver.Consumer]:
             ours = {tp for tp in self.assignment() if tp.topic in runner.handler.topics}
             keys = {(tp.topic, tp.partition) for tp in ours}
             offsets = await runner.call(runner.handler.next_offsets, keys)
+            behind = find_behind(offsets, await self.highwaters(*ours) if ours else {})
+            if behind:
+                _halt("worker_halted", GapError(behind))
             for tp in ours:
                 offset = offsets[(tp.topic, tp.partition)]
                 await self.seek(tp, offset)

@@ -6,23 +6,22 @@ give the same columns, in the order of arrival.
 """
 
 import dataclasses
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
 from agents.consumer import Record
+from agents.reading_columns import NO_INSTANT, fits_seq, instants_us, item_columns
 from metering.fact import Columns
 from metering.state import Int64Column
 from monitoring.clock import now_us
-from schemas.frame import ELECTRICAL, READINGS_SCHEMA, FrameError, decode_raw, watermark_of
+from schemas.frame import FrameError, decode_raw, watermark_of
 from schemas.ids import is_meter_id
 from schemas.message import (
     ELEMENTS_MAX,
-    EPOCH_S_MAX,
     PAYLOAD_BYTES_MAX,
     SEQ_MAX,
     Event,
@@ -43,7 +42,6 @@ TOPICS_KEPT_MAX = 2_000_000
 """Topics whose meter is remembered; beyond it they are looked up again."""
 NOBODY = 0
 """No meter has this number."""
-NO_INSTANT = -1
 
 _DECODE: dict[bool, Callable[[bytes], Any]] = {
     False: msgspec.json.Decoder(Reading | list[Reading]).decode,
@@ -118,7 +116,7 @@ class Readings:
         """Return the readings as columns, nulls as -1 or NaN."""
         received_at = np.array(self.frame.received_at, np.int64)
         size = len(self.items)
-        return _item_columns(self.items) | {
+        return item_columns(self.items) | {
             "meter_no": self.meter_no,
             "read_at": self.at_us,
             "received_at": received_at[self.index // ELEMENTS_PER_MESSAGE],
@@ -284,7 +282,7 @@ class Validator:
             meter_no, good = own, own > NOBODY
         at_us = instants_us([item.read_at for item in usual.items])
         good &= at_us != NO_INSTANT
-        good &= _fits([item.seq for item in usual.items])
+        good &= fits_seq([item.seq for item in usual.items])
         readings = Readings(frame, usual.items, meter_no, at_us, gateway_ids, index)
         if good.all():
             return readings
@@ -387,84 +385,3 @@ def _merge(readings: Readings, single: Sequence[Taken]) -> Readings:
         np.concatenate([readings.index, np.array([taken.lineage.index for taken in single], np.int64)]),
     )
     return _rows(both, np.argsort(both.index, kind="stable"))
-
-
-def instants_us(values: Sequence[Any]) -> Int64Column:
-    """Return instants as epoch µs, NO_INSTANT for what no clock can show; integers, the usual form, at once."""
-    if {*map(type, values)} == {int}:
-        try:
-            seconds = np.array(values, np.int64)
-        except OverflowError:
-            pass
-        else:
-            return np.where((seconds >= 0) & (seconds <= EPOCH_S_MAX), seconds, 0) * 1_000_000 + np.where(
-                (seconds >= 0) & (seconds <= EPOCH_S_MAX), 0, NO_INSTANT
-            )
-    each = (instant_us(value) for value in values)
-    return np.array([NO_INSTANT if value is None else value for value in each], np.int64)
-
-
-def _fits(seqs: list[int]) -> NDArray[np.bool_]:
-    try:
-        np.array(seqs, np.uint64)
-    except OverflowError:
-        return np.array([seq <= SEQ_MAX for seq in seqs], np.bool_)
-    return np.ones(len(seqs), np.bool_)
-
-
-def _item_columns(items: Sequence[Reading]) -> Columns:
-    columns: Columns = {
-        "seq": np.array([item.seq for item in items], np.uint64),
-        "boot_id": np.array([item.boot_id for item in items], np.int64),
-        "import_wh": np.array([item.import_wh for item in items], np.int64),
-        "export_wh": _whole([item.export_wh for item in items]),
-        "import_varh": _whole([item.import_varh for item in items]),
-        "export_varh": _whole([item.export_varh for item in items]),
-        "interval_s": _whole([item.interval_s for item in items]),
-        "power_w": _real([item.power_w for item in items]),
-        "frequency_hz": _real([item.frequency_hz for item in items]),
-    }
-    columns |= _phase_columns("voltage_v", [item.voltage_v for item in items])
-    return columns | _phase_columns("current_a", [item.current_a for item in items])
-
-
-def _whole(values: list[int | None]) -> Int64Column:
-    missing = values.count(None)
-    if missing == len(values):
-        return np.full(len(values), -1, np.int64)
-    return np.array(values if not missing else [-1 if value is None else value for value in values], np.int64)
-
-
-def _real(values: Iterable[Any]) -> NDArray[np.float32]:
-    """Return numbers as float32, None as NaN; what float32 cannot hold is infinite, and refused later."""
-    with np.errstate(over="ignore"):
-        return np.array(list(values), np.float64).astype(np.float32)
-
-
-def _phase_columns(name: str, values: list[Any]) -> Columns:
-    size = len(values)
-    if values.count(None) == size:
-        return {f"{name}{phase}": np.full(size, np.nan, np.float32) for phase in (1, 2, 3)}
-    if list not in {*map(type, values)}:
-        rest = {f"{name}{phase}": np.full(size, np.nan, np.float32) for phase in (2, 3)}
-        return {f"{name}1": _real(values), **rest}
-    phases = [_phases(value) for value in values]
-    return {f"{name}{phase + 1}": _real(each[phase] for each in phases) for phase in range(3)}
-
-
-def _phases(value: float | list[float] | None) -> Sequence[float | None]:
-    values: list[Any] = value if isinstance(value, list) else [value]
-    return (*values, *((None,) * (3 - len(values))))
-
-
-def readings_frame(columns: Columns, gateway_ids: Sequence[str | None]) -> pa.RecordBatch:
-    """Return columns as a batch of READINGS_SCHEMA."""
-    arrays = []
-    for field in READINGS_SCHEMA:
-        if field.name == "gateway_id":
-            arrays.append(pa.array(gateway_ids, pa.string()))
-            continue
-        values = columns[field.name]
-        mask = np.isnan(values) if field.name in ELECTRICAL else values == -1 if field.nullable else None
-        arrays.append(pa.array(values, field.type, mask=mask))
-    return pa.RecordBatch.from_arrays(arrays, schema=READINGS_SCHEMA)

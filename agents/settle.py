@@ -4,7 +4,7 @@ import datetime as dt
 import os
 import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import psycopg
@@ -16,7 +16,15 @@ from agents.outbox import Outbox
 from agents.outgoing import Charges, Outgoing, live_figures
 from agents.publisher import Publisher
 from metering.fact import Columns
-from metering.settlement import Settled, plan_batch, settle_batch
+from metering.settlement import (
+    Plan,
+    Settled,
+    neighbours_wanted,
+    old_rows,
+    plan_batch,
+    repeated_rows,
+    settle_batch,
+)
 from metering.state import MeterStates
 from monitoring.clock import now_us
 from monitoring.log import get_logger
@@ -29,7 +37,7 @@ from storage.offset import OffsetCounts, OffsetRow, advance, lock_offset, skip_r
 from storage.partition import DailyPartitions
 from storage.raw_record import RawMessages
 from storage.registry import Registry, load_registry, refresh_registry
-from storage.settlement import BatchDone, days_of, fetch_history, write_batch
+from storage.settlement import BatchDone, days_of, fetch_neighbours, fetch_settled, write_batch
 from storage.state import StateRows, load_partition
 
 CONSUMER = "settle"
@@ -37,6 +45,8 @@ PARTITIONS_AHEAD_DAYS = 3
 REGISTRY_CHECK_S = 1.0
 STATEMENT_TIMEOUT_MS = 60_000
 LOCK_TIMEOUT_MS = 5_000
+TRANSACTION_BYTES_MAX = 4 * 1024 * 1024
+"""Of frames, about 20 bytes a reading compressed: some 200,000 readings and two seconds of the database."""
 RAW_FETCHES_MAX = 50
 """Dead letters of one batch whose bytes are fetched back; the rest name their lineage only."""
 
@@ -144,7 +154,7 @@ class SettleHandler:
         registry = self.registry()
         self._reset(partition)
         conn = self.connection()
-        loaded = load_partition(conn, self.states, registry, partition, row.checkpoint_offset)
+        loaded = load_partition(conn, self.states, registry, partition, row)
         self._partition_of[loaded.meter_no] = partition
         self._dirty[loaded.later_meter_no] = True
         self._stands_at[partition] = row.next_offset
@@ -173,13 +183,14 @@ class SettleHandler:
         one transaction. 3. Take the new state over in memory. 4. Publish.
         """
         del topic
-        try:
-            self._outbox.publish(partition)  # Step 1.
-            self._commit(partition, records)  # Steps 2 and 3.
-        except psycopg.Error:
-            self._stands_at.pop(partition, None)  # the commit may or may not have happened: look again
-            raise
-        self._outbox.publish(partition)  # Step 4.
+        for part in split_by_bytes(records, TRANSACTION_BYTES_MAX):
+            try:
+                self._outbox.publish(partition)  # Step 1.
+                self._commit(partition, part)  # Steps 2 and 3.
+            except psycopg.Error:
+                self._stands_at.pop(partition, None)  # the commit may or may not have happened: look again
+                raise
+            self._outbox.publish(partition)  # Step 4.
 
     def _commit(self, partition: int, records: Sequence[Record]) -> None:
         batch = batch_from_records(records, partition)
@@ -214,8 +225,8 @@ class SettleHandler:
             )
             return lambda: self._moved(partition, next_offset, batch.watermark_us)
         registry = self.registry(int(columns["meter_no"].max()))
-        plan = plan_batch(columns, self.states, registry.meters)
-        history = fetch_history(self.connection(), plan.history_from)
+        plan = self._plan(columns, registry)
+        history = fetch_neighbours(self.connection(), neighbours_wanted(plan, registry.meters))
         settled = settle_batch(plan, history, self.states, registry.meters, registry.prices)
         refused = keep_refused(self.connection(), columns, settled.refused, self._describer(batch))
         outbox = self._outgoing(settled, batch, partition, next_offset)
@@ -245,6 +256,14 @@ class SettleHandler:
 
         return committed
 
+    def _plan(self, columns: Columns, registry: Registry) -> Plan:
+        """Sort the batch out, with what is settled already left out."""
+        old = old_rows(columns, self.states)
+        if not len(old):
+            return plan_batch(columns, self.states, registry.meters)
+        found = fetch_settled(self.connection(), columns["meter_no"][old], columns["read_at"][old])
+        return plan_batch(columns, self.states, registry.meters, repeated_rows(columns, old, found))
+
     def _moved(self, partition: int, next_offset: int, watermark_us: int) -> None:
         """Note in memory how far a partition came."""
         self._stands_at[partition] = next_offset
@@ -267,6 +286,8 @@ class SettleHandler:
             fetched += 1
             lineage = (int(batch.columns[name][index]) for name in ("raw_partition", "raw_offset", "raw_index"))
             topic, payload = self.raw.fetch(*lineage)
+            if not topic:
+                fetched = RAW_FETCHES_MAX  # gone, or Kafka is slow: a wait for each would outlast the transaction
             return topic, meter_id, payload
 
         return describe
@@ -302,6 +323,18 @@ class SettleHandler:
         self.raw.close()
         if self._conn is not None:
             self._conn.close()
+
+
+def split_by_bytes(records: Sequence[Record], bytes_max: int) -> Iterator[Sequence[Record]]:
+    """Return consecutive parts of at most so many bytes, or of one record where that is larger."""
+    start, size = 0, 0
+    for place, record in enumerate(records):
+        if place > start and size + len(record.value) > bytes_max:
+            yield records[start:place]
+            start, size = place, 0
+        size += len(record.value)
+    if start < len(records):
+        yield records[start:]
 
 
 def keep_refused(

@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 
 from agents import consumer
 from agents.consumer import Record
-from agents.decoding import Taken, Validated, Validator, readings_frame
+from agents.decoding import Taken, Validated, Validator
 from agents.publisher import Publisher
+from agents.reading_columns import readings_frame
 from agents.unknown_meter import receipts_of_unknown
 from metering.fact import concatenate
 from metering.validation import refusals

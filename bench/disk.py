@@ -7,6 +7,7 @@ with three voltages and currents. Sizes hold heap or columnstore, indexes and ma
 
 import argparse
 import contextlib
+import dataclasses
 import json
 import os
 from collections.abc import Iterator, Sequence
@@ -20,9 +21,11 @@ from metering.fact import Columns
 from metering.settlement import plan_batch, settle_batch
 from metering.state import MeterStates
 from schemas.ids import partition_of
-from storage.migrate import has_timescaledb, migrate
+from storage.migrate import migrate
 from storage.partition import DailyPartitions
+from storage.raw_record import ELEMENTS_PER_MESSAGE
 from storage.settlement import copy_facts, days_of
+from storage.timescale import has_timescaledb
 
 METERS = 10_000
 DAYS = 2
@@ -32,7 +35,6 @@ FRAME_WAIT_S = 0.02
 """The bridge's `batch_wait_s`: what arrives within it shares a frame."""
 SPREAD_S = 60.0
 TARGETS = {"energy": 12.0, "electrical": 40.0}
-KINDS = tuple(TARGETS)
 
 
 def household_wh(meters: int, rounds: int, seed: int = 1) -> np.ndarray:
@@ -54,51 +56,94 @@ def household_wh(meters: int, rounds: int, seed: int = 1) -> np.ndarray:
     return energy
 
 
-def with_arrival(columns: Columns, number: int, partition: np.ndarray, counters: np.ndarray) -> Columns:
-    """Return one round's readings in the order of their arrival, with the lineage that bridge and validate would give.
+@dataclasses.dataclass
+class Arrival:
+    """How readings come in: each message at a moment of its own within `spread_s`, frames of what comes within FRAME_WAIT_S."""
 
-    Args:
-        columns: One reading of each meter.
-        number: Of the round; each has its own order.
-        partition: Of each meter.
-        counters: Next offset of each partition, moved on in place.
-    """
-    rng = np.random.default_rng(number)
-    arrival_s = rng.uniform(0, SPREAD_S, len(partition))
-    offsets, index = np.zeros((2, len(partition)), np.int64)
-    for target in range(PARTITIONS):
-        ours = np.flatnonzero(partition == target)
-        ours = ours[np.argsort(arrival_s[ours])]
-        _, frame = np.unique(arrival_s[ours] // FRAME_WAIT_S, return_inverse=True)
-        offsets[ours] = counters[target] + frame
-        first = np.r_[True, frame[1:] != frame[:-1]]
-        index[ours] = (np.arange(len(ours)) - np.flatnonzero(first)[frame]) * int(os.environ.get("RI", "1024"))
-        counters[target] += frame[-1] + 1
-    order = np.argsort(arrival_s)
-    columns = {**columns, "raw_partition": partition, "raw_offset": offsets, "raw_index": index}
-    columns |= {"frame_offset": offsets, "frame_partition": partition}
-    return {name: values[order] for name, values in columns.items()}
+    spread_s: float
+    raw_partition: np.ndarray
+    """Of each message."""
+    frame_partition: np.ndarray
+    """Of each meter."""
+    readings_a_message: int
+    next_offset: np.ndarray
+    """Of meter.raw and meter.readings, by partition; moves on with each round."""
+
+    def take(self, columns: Columns, number: int) -> Columns:
+        """Return one round's readings in the order of their arrival, with the lineage that bridge and validate give."""
+        rng = np.random.default_rng(number)
+        arrival_s = rng.uniform(0, self.spread_s, len(self.raw_partition))
+        raw_offset, place = self._frames(0, self.raw_partition, arrival_s)
+        message, element = np.divmod(np.arange(len(self.frame_partition)), self.readings_a_message)
+        frame_offset, _ = self._frames(1, self.frame_partition, arrival_s[message])
+        columns = {
+            **columns,
+            "raw_partition": self.raw_partition[message],
+            "raw_offset": raw_offset[message],
+            "raw_index": place[message] * ELEMENTS_PER_MESSAGE + element,
+            "frame_offset": frame_offset,
+            "frame_partition": self.frame_partition,
+        }
+        order = np.argsort(arrival_s[message], kind="stable")
+        return {name: values[order] for name, values in columns.items()}
+
+    def _frames(self, topic: int, partition: np.ndarray, arrival_s: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return offset and place in its frame of each record; one frame for each wait of each partition."""
+        offset, place = np.zeros((2, len(partition)), np.int64)
+        for target in range(PARTITIONS):
+            ours = np.flatnonzero(partition == target)
+            ours = ours[np.argsort(arrival_s[ours])]
+            _, first, frame = np.unique(arrival_s[ours] // FRAME_WAIT_S, return_index=True, return_inverse=True)
+            offset[ours] = self.next_offset[topic, target] + frame
+            place[ours] = np.arange(len(ours)) - first[frame]
+            self.next_offset[topic, target] += len(first)
+        return offset, place
 
 
-def fill(conn: psycopg.Connection, kind: str, meters: int, days: int) -> int:
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """What is measured."""
+
+    kind: str
+    meters: int
+    days: int
+    spread_s: float
+    readings_a_message: int
+
+    def arrival(self, meter_id: list[str]) -> Arrival:
+        """Return the way in: each meter by itself, or so many together by a gateway."""
+        frame_partition = np.array([partition_of(name, PARTITIONS) for name in meter_id])
+        gateways = [f"g-{number}" for number in range(-(-self.meters // self.readings_a_message))]
+        senders = meter_id if self.readings_a_message == 1 else gateways
+        return Arrival(
+            self.spread_s,
+            np.array([partition_of(name, PARTITIONS) for name in senders]),
+            frame_partition,
+            self.readings_a_message,
+            np.zeros((2, PARTITIONS), np.int64),
+        )
+
+
+def fill(conn: psycopg.Connection, job: Job) -> int:
     """Settle the readings into an empty database; return how many facts that made."""
     prices = make_prices()
-    fleet = make_meters(meters, prices)
+    fleet = make_meters(job.meters, prices)
     states = MeterStates.empty(fleet.size)
-    partition = np.array([partition_of(name, PARTITIONS) for name in fleet.meter_id[1:]])
-    registers = np.cumsum(household_wh(meters, days * ROUNDS_A_DAY), axis=0) + 10_000
-    counters = np.zeros(PARTITIONS, np.int64)
+    arrival = job.arrival(fleet.meter_id[1:])
+    rounds = job.days * ROUNDS_A_DAY
+    registers = np.cumsum(household_wh(job.meters, rounds), axis=0) + 10_000
     native = DailyPartitions()
-    for number in range(days * ROUNDS_A_DAY):
-        columns = round_columns(np.arange(1, fleet.size), registers[number], number, electrical=kind == "electrical")
-        batch = with_arrival(columns, number, partition, counters)
+    for number in range(rounds):
+        electrical = job.kind == "electrical"
+        columns = round_columns(np.arange(1, fleet.size), registers[number], number, electrical=electrical)
+        batch = arrival.take(columns, number)
         settled = settle_batch(plan_batch(batch, states, fleet), {}, states, fleet, prices)
         states.put(settled.touched, settled.states)
         native.ensure(conn, days_of(batch["read_at"]))
         with conn.transaction():
             copy_facts(conn, settled.facts)
     found = conn.execute("select count(*), sum(energy_wh) from fact").fetchone()
-    assert found == (meters * days * ROUNDS_A_DAY, int((registers[-1] - registers[0]).sum()))
+    assert found == (job.meters * rounds, int((registers[-1] - registers[0]).sum()))
     return int(found[0])
 
 
@@ -151,41 +196,46 @@ def database(server: str) -> Iterator[psycopg.Connection]:
             conn.execute(f"drop database {name} with (force)")
 
 
-def measure(server: str, kind: str, meters: int, days: int) -> dict[str, Any]:
-    """Return bytes per reading of one kind on one server."""
+def measure(server: str, job: Job) -> dict[str, Any]:
+    """Return bytes per reading on one server; the sum of the ledger is the same before and after."""
     with database(server) as conn:
-        readings = fill(conn, kind, meters, days)
-        result: dict[str, Any] = {"kind": kind, "readings": readings, "timescaledb": has_timescaledb(conn)}
+        readings = fill(conn, job)
+        result: dict[str, Any] = {**dataclasses.asdict(job), "readings": readings, "server": "postgresql"}
         result["before"] = round(size_bytes(conn) / readings, 1)
-        if result["timescaledb"]:
+        if has_timescaledb(conn):
+            energy = conn.execute("select sum(energy_wh) from fact").fetchone()
             for (chunk,) in conn.execute("select c::text from show_chunks('fact') c").fetchall():
                 conn.execute(f"call convert_to_columnstore('{chunk}')")
-            result["after"] = round(size_bytes(conn) / readings, 1)
-            result["target"] = TARGETS[kind]
+            assert conn.execute("select sum(energy_wh) from fact").fetchone() == energy
+            after = round(size_bytes(conn) / readings, 1)
+            result |= {"server": "timescaledb", "after": after, "target": TARGETS[job.kind]}
             result["columns"] = column_bytes(conn, readings)
-            result["sum_after_wh"] = int(conn.execute("select sum(energy_wh) from fact").fetchone()[0])  # type: ignore[index]
     return result
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
     """Return the results as text."""
-    lines = [f"{'server':12} {'readings':>10} {'kind':12} {'before':>8} {'after':>8} {'target':>8}   bytes a reading"]
-    for row in rows:
-        server = "timescaledb" if row["timescaledb"] else "postgresql"
-        after, target = row.get("after", "-"), row.get("target", "-")
-        lines.append(f"{server:12} {row['readings']:>10} {row['kind']:12} {row['before']:>8} {after:>8} {target:>8}")
-    return "\n".join(lines)
+    names = ("server", "kind", "readings", "spread_s", "readings_a_message", "before", "after", "target")
+    lines = [[name.replace("_", " ") for name in names], *([str(row.get(name, "-")) for name in names] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return "\n".join("  ".join(text.rjust(width) for text, width in zip(line, widths, strict=True)) for line in lines)
 
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)  # type: ignore[union-attr]
+    parser = argparse.ArgumentParser(description="Bytes on disk per reading.", allow_abbrev=False)
     parser.add_argument("--dsn", action="append", required=True, help="server to measure on; may be given again")
+    parser.add_argument("--kind", choices=tuple(TARGETS), action="append", help="all kinds by default")
     parser.add_argument("--meters", type=int, default=METERS)
     parser.add_argument("--days", type=int, default=DAYS)
-    parser.add_argument("--kind", choices=KINDS, action="append")
+    parser.add_argument("--spread-s", type=float, default=SPREAD_S, help="over which the meters of a round are spread")
+    parser.add_argument("--readings-a-message", type=int, default=1, help="above 1: by gateways")
     options = parser.parse_args()
-    rows = [measure(dsn, kind, options.meters, options.days) for dsn in options.dsn for kind in options.kind or KINDS]
+    rows = [
+        measure(dsn, Job(kind, options.meters, options.days, options.spread_s, options.readings_a_message))
+        for dsn in options.dsn
+        for kind in options.kind or TARGETS
+    ]
     print(json.dumps(rows, indent=1))
     print(table(rows))
 

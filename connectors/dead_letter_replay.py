@@ -13,6 +13,9 @@ from schemas.topic import METER_RAW
 from storage.dead_letter import lock_replayable, mark_replayed
 
 FLUSH_TIMEOUT_S = 30.0
+MESSAGE_BYTES_MAX = 8 * 1024 * 1024
+BYTES_AT_ONCE = 32 * 1024 * 1024
+"""Sent and waited for before more is queued: a dead letter may hold a MiB."""
 
 
 class DeadLetterReplayError(RuntimeError):
@@ -31,9 +34,17 @@ def replay_dead_letters(
     1. Lock them. 2. Produce, and wait until Kafka has them. 3. Mark them. A crash between 2 and 3 replays them twice, and
     settlement takes the second for duplicates.
     """
-    producer = Producer({"bootstrap.servers": bootstrap_servers, "enable.idempotence": True, "acks": "all"})
+    producer = Producer(
+        {
+            "bootstrap.servers": bootstrap_servers,
+            "enable.idempotence": True,
+            "acks": "all",
+            "message.max.bytes": MESSAGE_BYTES_MAX,
+        }
+    )
     failures: list[str] = []
     done: list[int] = []
+    queued = 0
     with conn.transaction():
         for number, topic, payload in lock_replayable(conn, ids, code):  # Step 1.
             levels = topic.split("/")
@@ -46,8 +57,16 @@ def replay_dead_letters(
                 on_delivery=lambda error, _: failures.append(str(error)) if error else None,
             )
             done.append(number)
-        left = producer.flush(FLUSH_TIMEOUT_S)  # Step 2.
-        if failures or left:
-            raise DeadLetterReplayError(failures[0] if failures else f"{left} messages not delivered")
+            queued += len(payload)
+            if queued >= BYTES_AT_ONCE:
+                queued = 0
+                _flush(producer, failures)
+        _flush(producer, failures)  # Step 2.
         mark_replayed(conn, done)  # Step 3.
     return len(done)
+
+
+def _flush(producer: Producer, failures: list[str]) -> None:
+    left = producer.flush(FLUSH_TIMEOUT_S)
+    if failures or left:
+        raise DeadLetterReplayError(failures[0] if failures else f"{left} messages not delivered")

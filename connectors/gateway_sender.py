@@ -21,7 +21,7 @@ RESEND_AFTER_S, RESEND_AFTER_MAX_S = 20.0, 160.0
 what it holds need not be sent to it again and again."""
 SILENCE_MAX_S = 300.0
 """Then the replay ends, to be started again."""
-HEAR_QUIET_S, HEAR_MAX_S = 1.0, 15.0
+HEAR_QUIET_S, HEAR_MAX_S = 1.5, 15.0
 """Retained receipts have been heard when none came for so long; what was not heard is sent again, and changes nothing."""
 POLL_S = 0.05
 TELL_S = 0.5
@@ -44,9 +44,7 @@ class GatewaySender:
         gateways = range(0, replay.size, GATEWAY_METERS)
         self.topics = [f"{MQTT_ROOT}/gateways/{replay.gateway(start)}/readings" for start in gateways]
         client_id = f"gridtally-replay-{time.time_ns() // 1000 % 10**9}"
-        self.sender = MeterSender(
-            mqtt_url, client_id, settings.mqtt, receipt_filters=RECEIPT_FILTERS, begins_at=0
-        )
+        self.sender = MeterSender(mqtt_url, client_id, settings.mqtt, receipt_filters=RECEIPT_FILTERS, begins_at=0)
         self.sender.on_receipt = self._receipted
         self._number_of = {meter_id: number for number, meter_id in enumerate(replay.meter_ids)}
         self._last = replay.registers.seq[:, -1].astype(np.int64)
@@ -73,9 +71,11 @@ class GatewaySender:
     def _borders_per_message(self) -> int:
         """Return how many readings of each meter fit into a message: by count, and by bytes at their longest."""
         registers = self.replay.registers
-        highest = (registers.seq, registers.import_wh, registers.export_wh)
-        digits = sum(len(str(column.max(initial=0))) for column in highest) + len(str(self.replay.end_s))
-        longest = max(map(len, self._heads)) + digits
+        highest = [int(registers.seq.max(initial=0)), self.replay.end_s, int(registers.import_wh.max(initial=0))]
+        if self._has_export.any():
+            highest.append(int(registers.export_wh.max(initial=0)))
+        digits = sum(len(str(value)) for value in highest)
+        longest = max(len(head.replace(b"%d", b"")) for head in self._heads) + digits
         return max(1, min(ELEMENTS_MAX, (PAYLOAD_BYTES_MAX - 2) // (longest + 1)) // GATEWAY_METERS)
 
     def _receipted(self, meter_id: str, seq: int) -> None:
@@ -178,6 +178,7 @@ class GatewaySender:
             pattern = b",".join([self._heads[start + number] for number in meter.tolist()])
             payload = b"[" + pattern % tuple(values[shown].tolist()) + b"]"
             assert len(payload) <= PAYLOAD_BYTES_MAX
+            assert len(border) <= ELEMENTS_MAX
             self.sender.publish_later(self.topics[self._gateway], payload)
             self.sender.flush()
             self.sent_readings += len(border)

@@ -69,6 +69,7 @@ class MqttLink(Client):
         super().__init__(CallbackAPIVersion.VERSION2, client_id, clean_session=clean, manual_ack=True)
         self._host_port = parse_url(url)
         self._filters = list(filters)
+        self._refused: list[str] = []
         self._fast = mqtt.fast_path
         self._buffer = bytearray()
         self._next_connect = 0.0
@@ -121,6 +122,13 @@ class MqttLink(Client):
             ready = select.select(readers, writers, [], timeout_s)
         if ready[0]:
             self.loop_read()
+        if self._refused:
+            refused, self._refused = self._refused, []
+            log.error(
+                "mqtt_subscription_refused", filters=refused, remedy="let this client subscribe to them with QoS 1"
+            )
+            self.drop_connection("a subscription was refused")
+            return
         if ready[1]:
             self.loop_write()
         self.loop_misc()
@@ -181,9 +189,8 @@ class MqttLink(Client):
         self.opened()
 
     def _subscribed(self, _client: Any, _data: Any, _mid: int, reasons: Any, _properties: Any) -> None:
-        refused = [name for name, reason in zip(self._filters, reasons, strict=False) if reason.is_failure]
-        if refused:
-            log.error("mqtt_subscription_refused", filters=refused)
+        """Note filters that were not granted with QoS 1: with 0 messages are lost unseen, with 2 in every crash."""
+        self._refused += [name for name, reason in zip(self._filters, reasons, strict=False) if reason.value != 1]
 
     def _disconnected(self, _client: Any, _data: Any, _flags: Any, reason: Any, _properties: Any) -> None:
         if self.is_open:
@@ -197,6 +204,13 @@ class MqttLink(Client):
         self.received(topic, bytes(message.payload), message.mid if message.qos else 0, flags, now_us())
 
     # -- reading -------------------------------------------------------------------------------------------------
+
+    def _packet_handle(self) -> MQTTErrorCode:
+        """Hear acknowledgements on paho's own path as well: it does not know what we published past it."""
+        packet = self._in_packet
+        if packet["command"] & 0xF0 == PUBACK:
+            self.acknowledged(int.from_bytes(packet["packet"][:2], "big"))
+        return super()._packet_handle()
 
     def _packet_read(self) -> MQTTErrorCode:
         if not self._fast:

@@ -16,7 +16,7 @@ from connectors.mqtt import MqttLink
 from monitoring.log import get_logger
 from monitoring.metrics import MESSAGES
 from schemas.addresses import Addresses
-from schemas.frame import FrameError, decode_receipts
+from schemas.frame import FLAG_RETAINED, FrameError, decode_receipts
 from schemas.message import Receipt
 from schemas.settings import Settings
 from schemas.topic import METER_RECEIPTS, MQTT_ROOT, receipts_topic
@@ -39,7 +39,6 @@ class _Link(MqttLink):
         super().__init__(url, f"{settings.mqtt.client_id}-receipts", settings.mqtt, filters=filters, clean=True)
         self.maps: dict[str, dict[str, Receipt]] = {}
         self.waiting: set[int] = set()
-        self.seeding = True
         self._decoder = msgspec.json.Decoder(dict[str, Receipt])
 
     def closed(self) -> None:
@@ -49,11 +48,12 @@ class _Link(MqttLink):
         self.waiting.discard(mid)
 
     def received(self, topic: bytes, payload: bytes, mid: int, flags: int, received_at_us: int) -> None:
-        del flags, received_at_us
+        """Add what is retained of a gateway to what we know: late, too, or its quiet meters would lose their receipts."""
+        del received_at_us
         if mid:
             self.send_acknowledgements([mid])
-        if not self.seeding:
-            return
+        if not flags & FLAG_RETAINED:
+            return  # our own, as we publish them
         try:
             found = self._decoder.decode(payload)
         except msgspec.MsgspecError:
@@ -128,7 +128,6 @@ class ReceiptsThread(threading.Thread):
             self._link.poll(0.05)
             if self._link.is_open and deadline is None:
                 deadline = time.monotonic() + SEED_WAIT_S
-        self._link.seeding = False
 
     def _take(self) -> list[bytes]:
         """Return frames of about one coalescing period."""

@@ -14,16 +14,20 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO
 
+import psycopg
+
 from connectors.embedded.kafka import kafka_spec
 from connectors.embedded.nats import cap_messages, nats_spec
 from connectors.embedded.postgres import postgres_spec
 from connectors.embedded.process import LOOPBACK, ProcessSpec, choose_port, spawn
-from connectors.topics import ensure_topics
+from connectors.topics import TopicError, ensure_topics
+from metering.tariff import TariffError
 from monitoring.log import get_logger
+from schemas.addresses import FILE_NAME as ADDRESSES_FILE
 from schemas.addresses import Addresses, write_addresses
 from schemas.settings import Settings
 from storage.first_tariffs import import_first_tariffs
-from storage.migrate import migrate
+from storage.migrate import MigrationError, migrate
 
 MQTT_PORT, NATS_PORT, KAFKA_PORT, CONTROLLER_PORT, POSTGRES_PORT = 1883, 4222, 9092, 9093, 5433
 START_TIMEOUT_S = 120.0
@@ -98,10 +102,13 @@ class Supervisor:
             self._spawn(child)
         self._wait_components(say)
         say("bringing the database to the newest schema")
-        migrate(addresses.database)
-        import_first_tariffs(addresses.database)
-        ensure_topics(self.settings.kafka, addresses.kafka)
-        write_addresses(self.settings, addresses)
+        try:
+            migrate(addresses.database)
+            import_first_tariffs(addresses.database)
+            ensure_topics(self.settings.kafka, addresses.kafka)
+            write_addresses(self.settings, addresses)
+        except (MigrationError, TariffError, TopicError, psycopg.Error, OSError) as error:
+            raise SupervisorError(str(error)) from error
         self.addresses = addresses
         self._workers = [_Child(self._worker_spec(name)) for name in self._worker_names()]
         for child in self._workers:
@@ -113,18 +120,22 @@ class Supervisor:
         self.settings.run_dir.mkdir(parents=True, exist_ok=True)
         (self.data_dir / "log").mkdir(exist_ok=True)
         path = self.settings.run_dir / "supervisor.lock"
-        self._lock = path.open("a+")
+        lock = path.open("a+")
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            self._lock.seek(0)
-            owner = self._lock.read().strip()
+            lock.seek(0)
+            owner = lock.read().strip()
+            lock.close()
             raise SupervisorError(
                 f"gridtally already runs on {self.data_dir} (process {owner}); stop it, or use another --data-dir"
             ) from None
-        self._lock.truncate(0)
-        self._lock.write(str(os.getpid()))
-        self._lock.flush()
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
+        self._lock = lock
+        self._write_state()  # what the last one left, pids and addresses, is not so any more
+        (self.settings.run_dir / ADDRESSES_FILE).unlink(missing_ok=True)
 
     def _prepare_components(self, say: Callable[[str], None]) -> Addresses:
         settings, taken = self.settings, set[int]()
@@ -318,9 +329,13 @@ class Supervisor:
 
     def stop(self) -> None:
         """Stop the workers, then the components, together within ten seconds."""
+        if self._lock is None:
+            return  # another has this directory: what it runs and shows is not ours to touch
         self._stop_all(self._workers, STOP_WORKERS_S)
         self._stop_all(self._components, STOP_COMPONENTS_S)
         self._write_state()
+        self._lock.close()
+        self._lock = None
 
     def _stop_all(self, children: Sequence[_Child], timeout_s: float) -> None:
         alive = [child for child in children if child.process is not None]

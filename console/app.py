@@ -67,6 +67,7 @@ def create_app(settings: Settings, addresses: Addresses) -> FastAPI:
         openapi_url="/api/v1/openapi.json",
     )
     app.state.console = console
+    app.state.broadcast = broadcast
     app.add_middleware(SecurityHeaders)
     app.mount("/static", StaticFiles(directory=HERE / "static"), name="static")
     app.include_router(page_router(console))

@@ -6,6 +6,7 @@ import datetime as dt
 import json
 import threading
 from collections.abc import Sequence
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
@@ -169,14 +170,15 @@ class Board:
             lacking = [number for number in self._top(self._heard()) if self._scale[number] == UNKNOWN_SCALE]
             return [self._registry.meters.meter_id[number] for number in lacking[:limit]]
 
-    def set_charge(self, meter_id: str, amount_hundredths: int, currency: str) -> None:
-        """Take a charge read from the database, rounded to hundredths, unless a newer one came meanwhile."""
+    def set_charge(self, meter_id: str, amount: Decimal, currency: str) -> None:
+        """Take an unrounded charge read from the database, unless a newer one came meanwhile."""
+        scale = max(0, -int(amount.as_tuple().exponent))
         with self._lock:
             number = self._registry.number_of.get(meter_id, 0) if self._registry else 0
             if number and self._scale[number] == UNKNOWN_SCALE:
                 if currency not in self._currencies:
                     self._currencies.append(currency)
-                self._amount[number], self._scale[number] = amount_hundredths, 2
+                self._amount[number], self._scale[number] = int(amount.scaleb(scale)), scale
                 self._currency_no[number] = self._currencies.index(currency)
 
     # -- what goes out -------------------------------------------------------------------------------------------
@@ -272,7 +274,7 @@ class Board:
             "delay": delay,
             "delay-unit": delay_unit,
             "delayed": count_text(sum(count for _, _, count in delays)),
-            "letters": count_text(facts.dead_letters if facts else None),
+            "letters-count": count_text(facts.dead_letters if facts else None),
             **{f"unacked-{p}": count_text(counts[p][0] if p in counts else None) for p in PRIORITIES},
             **{f"active-{p}": count_text(counts[p][1] if p in counts else None) for p in PRIORITIES},
         }

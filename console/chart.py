@@ -13,6 +13,8 @@ from html import escape
 from console.figure import span_text
 
 TICKS = 4
+LEAST_RANGE = 1e-9
+"""kW or kWh: a smaller range is drawn as none."""
 WIDE_PX, PHONE_PX = 1000, 300
 """Least width of a plot on a screen and on a phone: decides which words fit into a band."""
 HATCH = (
@@ -71,7 +73,7 @@ def scale_of(low: float, high: float) -> Scale:
         (Scale(low=0.0, high=4.0, step=1.0), [-2.0, 0.0, 2.0, 4.0, 6.0], [0.0, 1.0])
     """
     low, high = min(low, 0.0), max(high, 0.0)
-    if low == high:
+    if high - low < LEAST_RANGE:
         return Scale(0.0, 1.0, 1.0)
     rough = (high - low) / TICKS
     power = 10.0 ** math.floor(math.log10(rough))
@@ -227,7 +229,8 @@ def load_chart(
         parts.append(_step_line(frame, "wk", fed, step))
         at, value = max(fed, key=lambda point: point[1])
         parts.append(
-            f'<text class="minor" x="{frame.x(at):.2f}%" y="{frame.y(value):.2f}%" dy="-5">{escape(fed_word)}</text>'
+            f'<text class="minor" x="{frame.x(at):.2f}%" y="{frame.y(value):.2f}%" dy="-5"'
+            f' text-anchor="{"end" if frame.x(at) > 80 else "start"}">{escape(fed_word)}</text>'
         )
     if used:
         parts.append(_step_line(frame, "main", used, step))

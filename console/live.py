@@ -40,7 +40,7 @@ KAFKA_TIMEOUT_S = 2.0
 RECORDS_MAX = 2000
 ALARMS_SHOWN = 50
 LETTERS_SHOWN = 6
-CHARGES_READ_MAX = 10
+CHARGES_READ_MAX = 40
 """Running charges read from the database in one turn, for meters on the top list that have not been heard yet."""
 STATEMENT_TIMEOUT_MS = 8_000
 CURVE_TIMEOUT_MS = 60_000
@@ -174,7 +174,6 @@ class LiveFeed:
                 self._look.clear()
                 self._take_registry(conn)
                 self.board.set_facts(self._facts(conn, self._ends(admin)))
-                self._read_charges(conn)
 
     def _take_registry(self, conn: psycopg.Connection) -> None:
         kept = self._registry
@@ -227,13 +226,14 @@ class LiveFeed:
             with contextlib.suppress(LookupError):
                 charge = fetch_running_charge(conn, meter_id, self._registry)
                 if charge is not None:
-                    self.board.set_charge(meter_id, int(charge.total.scaleb(2).to_integral_value()), charge.currency)
+                    self.board.set_charge(meter_id, charge.total_unrounded, charge.currency)
 
     def _read_curve(self) -> None:
-        """Keep the load curve and the dead letters: slow queries, so not beside the alarms."""
+        """Keep the load curve, the dead letters and charges not heard yet: slow queries, so not beside the alarms."""
         with self._connect(CURVE_TIMEOUT_MS) as conn:
             while not self._halt.is_set():
                 self.letters = count_dead_letters(conn), fetch_dead_letters(conn, limit=LETTERS_SHOWN)
+                self._read_charges(conn)
                 self.curve.refresh(conn, dt.datetime.fromtimestamp(now_us() / 1e6, dt.UTC))
                 self.board.curve_end_ms = epoch_ms(self.curve.end) if self.curve.end else None
                 self._halt.wait(LETTERS_EVERY_S)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import datetime as dt
+import time
 from collections.abc import Mapping, Sequence
 
 import psycopg
@@ -10,10 +11,11 @@ from storage.query import fetch_load_curve, fetch_long_spans
 
 STEP = dt.timedelta(minutes=15)
 SPAN = dt.timedelta(days=1)
-EVERY = dt.timedelta(minutes=1)
+EVERY = dt.timedelta(seconds=15)
 LATE = dt.timedelta(minutes=45)
-"""Quarter-hours that are read again each time; older ones change only by late readings, and are read each ALL_EVERY."""
-ALL_EVERY = dt.timedelta(minutes=10)
+"""Quarter-hours that are read again each time. Older ones change only by late readings and a catch-up."""
+WORK_PART = 50
+"""All of them are read again after so many times what that took last: at most a fiftieth of one database connection."""
 AVERAGED_SHARE_MIN = 0.05
 """Share of a quarter-hour's energy from long intervals that is worth a mark."""
 
@@ -54,6 +56,7 @@ class LoadCurve:
         """Of the last whole quarter-hour that was read; None before the first time."""
         self._read_at: dt.datetime | None = None
         self._all_at: dt.datetime | None = None
+        self._all_took = dt.timedelta()
 
     @property
     def start(self) -> dt.datetime | None:
@@ -61,11 +64,16 @@ class LoadCurve:
         return None if self.end is None else self.end - SPAN
 
     def refresh(self, conn: psycopg.Connection, now: dt.datetime) -> None:
-        """Read what is due: the newest quarter-hours each minute, all of them now and then. Raises psycopg.Error."""
+        """Read what is due: the newest quarter-hours each EVERY, all of them as often as the database bears it.
+
+        Raises:
+            psycopg.Error: What was read before stays.
+        """
         if self._read_at is not None and now - self._read_at < EVERY:
             return
         end = whole_quarter(now)
-        everything = self._all_at is None or now - self._all_at >= ALL_EVERY
+        everything = self._all_at is None or now - self._all_at >= WORK_PART * self._all_took
+        began = time.perf_counter()
         start = end - SPAN if everything or self.end is None else max(self.end - LATE, end - SPAN)
         measured = {at: LoadPoint(at, used_wh, fed_wh) for at, used_wh, fed_wh, _ in fetch_load_curve(conn, start, end)}
         fresh = spread(measured, fetch_long_spans(conn, start, end), start, end)
@@ -73,7 +81,7 @@ class LoadCurve:
         self.points, self.end = kept + fresh, end
         self._read_at = now
         if everything:
-            self._all_at = now
+            self._all_at, self._all_took = now, dt.timedelta(seconds=time.perf_counter() - began)
 
 
 def whole_quarter(now: dt.datetime) -> dt.datetime:

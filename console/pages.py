@@ -61,8 +61,10 @@ def _add_meter(router: APIRouter, console: Console) -> None:
         explain: Annotated[int | None, Query(ge=0, lt=LINES_MAX)] = None,
     ) -> Response:
         asked = {"days": days, "explain": explain, "words": words_for(request), "zone": console.zone}
+        if not is_meter_id(meter_id):
+            return _no_meter(request, console, meter_id)
         with console.database() as conn:
-            info = fetch_meter(conn, meter_id) if is_meter_id(meter_id) else None
+            info = fetch_meter(conn, meter_id)
             if info is None:
                 return _no_meter(request, console, meter_id)
             values = meter_page(conn, console.registry(conn), info, asked, now())
@@ -70,8 +72,10 @@ def _add_meter(router: APIRouter, console: Console) -> None:
 
     @router.get("/meters/{meter_id}/usage.csv")
     def usage(request: Request, meter_id: str, days: Days = 2) -> Response:
+        if not is_meter_id(meter_id):
+            return _no_meter(request, console, meter_id)
         with console.database() as conn:
-            info = fetch_meter(conn, meter_id) if is_meter_id(meter_id) else None
+            info = fetch_meter(conn, meter_id)
             if info is None:
                 return _no_meter(request, console, meter_id)
             text = usage_csv(conn, info, days, now())

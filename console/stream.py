@@ -11,6 +11,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
+from starlette.types import Receive, Scope, Send
 
 from console.board import Snapshot
 from console.live import LiveFeed
@@ -62,23 +63,38 @@ class Broadcast:
 
     async def events(self, request: Request, number: int, meter_id: str | None) -> AsyncIterator[str]:
         """Yield the events of one watcher until it goes; of a meter's page also that meter's figures."""
-        self._count(1)
-        try:
-            while not await request.is_disconnected():
-                found = await self.newer_than(number)
-                if found is None:
-                    yield ": heartbeat\n\n"
-                    continue
-                number = found.number
-                yield f"id: {number}\nevent: figures\ndata: {found.text}\n\n"
-                if meter_id is not None:
-                    yield f"event: meter\ndata: {json.dumps(self.feed.board.meter(meter_id))}\n\n"
-        finally:
-            self._count(-1)
+        while not await request.is_disconnected():
+            found = await self.newer_than(number)
+            if found is None:
+                yield ": heartbeat\n\n"
+                continue
+            number = found.number
+            yield f"id: {number}\nevent: figures\ndata: {found.text}\n\n"
+            if meter_id is not None:
+                yield f"event: meter\ndata: {json.dumps(self.feed.board.meter(meter_id))}\n\n"
 
-    def _count(self, change: int) -> None:
+    def count(self, change: int) -> None:
+        """Count watchers that come and go."""
         self.watchers += change
         QUEUE_DEPTH.labels("console_watchers").set(self.watchers)
+
+
+class WatcherResponse(StreamingResponse):
+    """A stream that counts as a watcher from before its first event until it is over, however it ends."""
+
+    def __init__(self, broadcast: Broadcast, events: AsyncIterator[str]) -> None:
+        """Prepare the answer."""
+        headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+        super().__init__(events, media_type="text/event-stream", headers=headers)
+        self._broadcast = broadcast
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the events."""
+        self._broadcast.count(1)
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._broadcast.count(-1)
 
 
 def stream_router(broadcast: Broadcast) -> APIRouter:
@@ -94,8 +110,6 @@ def stream_router(broadcast: Broadcast) -> APIRouter:
         if broadcast.watchers >= WATCHERS_MAX:
             detail = f"{WATCHERS_MAX} pages are open already; close one, or run a second console"
             return JSONResponse({"detail": detail}, 503, {"Retry-After": "30"})
-        headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-        events = broadcast.events(request, number, meter)
-        return StreamingResponse(events, media_type="text/event-stream", headers=headers)
+        return WatcherResponse(broadcast, broadcast.events(request, number, meter))
 
     return router

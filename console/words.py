@@ -84,7 +84,6 @@ _WORDS: dict[str, tuple[str, str]] = {
     "stage": ("环节", "Stage"),
     "count": ("数量", "Count"),
     "latest_refused": ("最近的死信", "Newest"),
-    "received": ("收到", "Received"),
     "system": ("系统", "System"),
     "lag": ("滞后", "Lag"),
     "waiting": ("积压", "Waiting"),
@@ -93,7 +92,6 @@ _WORDS: dict[str, tuple[str, str]] = {
     "validate": ("校验", "validate"),
     "settle": ("结算", "settle"),
     "detect": ("检测", "detect"),
-    "unknown": ("未知", "unknown"),
     # states and kinds of alarms
     "unacknowledged": ("未确认", "unacknowledged"),
     "acknowledged": ("已确认", "acknowledged"),

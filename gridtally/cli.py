@@ -5,15 +5,28 @@ unreachable; 75 a temporary failure; 130 interrupted.
 import json
 import sys
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any
 
 import typer
 
+from gridtally.dead_letters import letters_app
+from gridtally.master_data import import_app, open_epoch_command
+from gridtally.options import (
+    EXIT_FAILED,
+    EXIT_NOT_RUNNING,
+    EXIT_TEMPORARY,
+    AsJson,
+    Config,
+    DataDir,
+    Name,
+    Set,
+    connect,
+    fail,
+    running,
+    settings_of,
+)
 from gridtally.tariff_cli import tariff_app
-from schemas.addresses import COMPONENTS, Addresses, AddressesError, resolve_addresses
-from schemas.settings import Loaded, SettingsError, describe, load_settings
-
-EXIT_FAILED, EXIT_USAGE, EXIT_NOT_RUNNING, EXIT_TEMPORARY = 1, 2, 3, 75
+from schemas.settings import Loaded, describe
 
 app = typer.Typer(
     name="gridtally",
@@ -25,60 +38,11 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 worker_app = typer.Typer(help="Run one worker of a deployment with its own services.", no_args_is_help=True)
-import_app = typer.Typer(help="Import master data.", no_args_is_help=True)
-letters_app = typer.Typer(help="See and replay what was refused.", no_args_is_help=True)
 app.add_typer(worker_app, name="worker")
 app.add_typer(import_app, name="import")
 app.add_typer(letters_app, name="dead-letters")
 app.add_typer(tariff_app, name="tariff")
-
-DataDir = Annotated[
-    Path | None, typer.Option("--data-dir", help="Where data, logs and addresses are. Default: ./gridtally-data")
-]
-Config = Annotated[Path | None, typer.Option("--config", help="Settings file. Default: DATA_DIR/gridtally.toml")]
-Set = Annotated[
-    list[str] | None, typer.Option("--set", help="A setting, such as --set kafka.partitions=8. May be repeated.")
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-Name = Annotated[str | None, typer.Option("--name", help="Name of this process in logs and metrics.")]
-
-
-def fail(message: str, code: int) -> NoReturn:
-    """End with a message on stderr."""
-    print(f"gridtally: {message}", file=sys.stderr)
-    raise typer.Exit(code)
-
-
-def settings_of(data_dir: Path | None, config: Path | None = None, pairs: list[str] | None = None) -> Loaded:
-    """Return the settings in force; a fault of them ends the command."""
-    flags: dict[str, Any] = {}
-    for pair in pairs or []:
-        name, equals, value = pair.partition("=")
-        if not equals:
-            fail(f"--set {pair}: expected NAME=VALUE", EXIT_USAGE)
-        flags[name] = value
-    try:
-        return load_settings(data_dir=data_dir, config=config, flags=flags)
-    except SettingsError as error:
-        fail(str(error), EXIT_USAGE)
-
-
-def running(loaded: Loaded, *needed: str) -> Addresses:
-    """Return the addresses of the running system, or end the command when one that is needed is not known."""
-    try:
-        return resolve_addresses(loaded.settings, needed or COMPONENTS)
-    except AddressesError as error:
-        fail(str(error), EXIT_NOT_RUNNING)
-
-
-def connect(loaded: Loaded) -> Any:
-    """Return a database connection, or end the command."""
-    import psycopg
-
-    try:
-        return psycopg.connect(running(loaded, "database").database, autocommit=True, connect_timeout=10)
-    except psycopg.OperationalError as error:
-        fail(f"the database does not answer: {error}", EXIT_NOT_RUNNING)
+app.command("open-epoch")(open_epoch_command)
 
 
 @app.command()
@@ -156,8 +120,10 @@ def check(data_dir: DataDir = None, config: Config = None, as_json: AsJson = Fal
 @app.command()
 def migrate(data_dir: DataDir = None, config: Config = None, set_: Set = None) -> None:
     """Bring the database to the newest schema, with the tariffs that we bring when it has none, and make the Kafka topics
-    that are missing.
+    that are missing. Example: gridtally migrate --config /etc/gridtally.toml
     """
+    import psycopg
+
     from connectors.topics import TopicError, ensure_topics
     from storage.first_tariffs import import_first_tariffs
     from storage.migrate import MigrationError
@@ -172,6 +138,8 @@ def migrate(data_dir: DataDir = None, config: Config = None, set_: Set = None) -
             print(f"imported tariff {name}")
         for name in ensure_topics(loaded.settings.kafka, addresses.kafka):
             print(f"made topic {name}")
+    except psycopg.OperationalError as error:
+        fail(f"the database does not answer: {error}", EXIT_NOT_RUNNING)
     except (MigrationError, TopicError) as error:
         fail(str(error), EXIT_FAILED)
     print("up to date")
@@ -179,7 +147,7 @@ def migrate(data_dir: DataDir = None, config: Config = None, set_: Set = None) -
 
 @app.command("config")
 def show_config(data_dir: DataDir = None, config: Config = None, set_: Set = None, as_json: AsJson = False) -> None:
-    """Print every setting in force and where it came from; secrets are hidden."""
+    """Print every setting in force and where it came from; secrets are hidden. Example: gridtally config --json"""
     rows = describe(settings_of(data_dir, config, set_))
     if as_json:
         print(json.dumps([{"name": n, "value": v, "origin": o} for n, v, o in rows], indent=1))
@@ -197,7 +165,10 @@ def simulate(
     live_s: Annotated[float, typer.Option(min=1, help="Seconds between live readings of a meter.")] = 60.0,
     once: Annotated[bool, typer.Option("--once", help="End when the history is receipted.")] = False,
 ) -> None:
-    """Publish readings of a simulated utility to the running system, keeping a log until the receipts cover it."""
+    """Publish readings of a simulated utility to the running system, keeping a log until the receipts cover it.
+
+    Example: gridtally simulate --meters 1000 --days 7 --once
+    """
     from gridtally.demo import run_simulator
 
     loaded = settings_of(data_dir, config)
@@ -249,24 +220,26 @@ def replay(
 
 @app.command()
 def bridge(data_dir: DataDir = None, config: Config = None, set_: Set = None) -> None:
-    """Run the bridge from MQTT to Kafka."""
+    """Run the bridge from MQTT to Kafka. Example: gridtally bridge --config /etc/gridtally.toml"""
     from connectors.bridge import run
     from monitoring.log import set_up_logging
 
-    set_up_logging()
     loaded = settings_of(data_dir, config, set_)
-    run(loaded.settings, running(loaded, "mqtt", "kafka"))
+    addresses = running(loaded, "mqtt", "kafka")
+    set_up_logging()
+    run(loaded.settings, addresses)
 
 
 @app.command()
 def console(data_dir: DataDir = None, config: Config = None, set_: Set = None) -> None:
-    """Run the web console."""
+    """Run the web console. Example: gridtally console --set console.host=0.0.0.0"""
     from console.app import run
     from monitoring.log import set_up_logging
 
-    set_up_logging()
     loaded = settings_of(data_dir, config, set_)
-    run(loaded.settings, running(loaded, "kafka", "database"))
+    addresses = running(loaded, "kafka", "database")
+    set_up_logging()
+    run(loaded.settings, addresses)
 
 
 def _work(role: str, loaded: Loaded, name: str | None) -> None:
@@ -274,166 +247,32 @@ def _work(role: str, loaded: Loaded, name: str | None) -> None:
 
     from monitoring.log import set_up_logging
 
-    set_up_logging()
     addresses = running(loaded, "kafka", "database")
+    set_up_logging()
     importlib.import_module(f"agents.{role}").run(loaded.settings, addresses.database, addresses.kafka, name or role)
 
 
 @worker_app.command("validate")
 def worker_validate(data_dir: DataDir = None, config: Config = None, set_: Set = None, name: Name = None) -> None:
-    """Run a validate worker."""
+    """Run a validate worker. Example: gridtally worker validate --name validate-2"""
     _work("validate", settings_of(data_dir, config, set_), name)
 
 
 @worker_app.command("settle")
 def worker_settle(data_dir: DataDir = None, config: Config = None, set_: Set = None, name: Name = None) -> None:
-    """Run a settle worker."""
+    """Run a settle worker. Example: gridtally worker settle --name settle-2"""
     _work("settle", settings_of(data_dir, config, set_), name)
 
 
 @worker_app.command("detect")
 def worker_detect(data_dir: DataDir = None, config: Config = None, set_: Set = None, name: Name = None) -> None:
-    """Run a detect worker."""
+    """Run a detect worker. Example: gridtally worker detect --name detect-2"""
     _work("detect", settings_of(data_dir, config, set_), name)
-
-
-@import_app.command("meters")
-def import_meters_command(
-    file: Annotated[Path, typer.Argument(exists=True, dir_okay=False)],
-    data_dir: DataDir = None,
-    config: Config = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only check.")] = False,
-) -> None:
-    """Import meters from a CSV file, all of it or nothing. meter_id is required; optional are service_point_id,
-    parent_id, tariff_id, rated_power_w, register_modulus_wh, interval_s, installed_on.
-    """
-    from storage.registry import import_meters
-
-    with connect(settings_of(data_dir, config)) as conn:
-        report = import_meters(conn, file, dry_run=dry_run)
-    for fault in report.faults:
-        print(f"{file}: {fault}", file=sys.stderr)
-    if report.faults:
-        fail("nothing was imported", EXIT_FAILED)
-    what = "checked" if dry_run else "imported"
-    print(f"{what} {report.rows} meters: {report.new} new, {report.changed} changed")
-
-
-@import_app.command("tariff")
-def import_tariff_command(
-    file: Annotated[Path, typer.Argument(exists=True, dir_okay=False)], data_dir: DataDir = None, config: Config = None
-) -> None:
-    """Check a tariff document (YAML) and put it into the database."""
-    from metering.tariff import TariffError
-    from storage.registry import import_tariff
-
-    with connect(settings_of(data_dir, config)) as conn:
-        try:
-            tariff = import_tariff(conn, file)
-        except TariffError as error:
-            fail(f"{file}: {error}", EXIT_FAILED)
-    print(f"tariff {tariff.tariff_id} is in force")
-
-
-@app.command("open-epoch")
-def open_epoch_command(
-    meter_id: str,
-    at: Annotated[str, typer.Option(help="From when on, RFC 3339 with offset, such as 2026-11-24T08:00:00+08:00.")],
-    reason: Annotated[str, typer.Option(help="Why: reset, repaired, register board replaced.")],
-    data_dir: DataDir = None,
-    config: Config = None,
-) -> None:
-    """Begin a register anew: a meter was reset or repaired, and its register fell.
-
-    Example: gridtally open-epoch m-00042 --at 2026-11-24T08:00:00+08:00 --reason "board replaced"
-    then gridtally dead-letters replay --code register_decreased
-    """
-    import datetime as dt
-
-    from storage.epoch import EpochError, open_epoch
-
-    try:
-        start_at = dt.datetime.fromisoformat(at)
-    except ValueError:
-        start_at = None
-    if start_at is None or start_at.tzinfo is None:
-        fail(f"--at {at}: expected a time with offset, such as 2026-11-24T08:00:00+08:00", EXIT_USAGE)
-    with connect(settings_of(data_dir, config)) as conn:
-        try:
-            epoch = open_epoch(conn, meter_id, start_at, reason)
-        except EpochError as error:
-            fail(str(error), EXIT_FAILED)
-    print(f"epoch {epoch} of {meter_id} begins {start_at.isoformat()}")
-
-
-@letters_app.command("list")
-def letters_list(
-    data_dir: DataDir = None,
-    config: Config = None,
-    limit: Annotated[int, typer.Option(min=1, max=10_000)] = 50,
-    code: Annotated[str | None, typer.Option(help="Only this reason.")] = None,
-    as_json: AsJson = False,
-) -> None:
-    """List dead letters, newest first."""
-    from storage.dead_letter import fetch_dead_letters
-
-    with connect(settings_of(data_dir, config)) as conn:
-        rows = fetch_dead_letters(conn, limit=limit, code=code)
-    if as_json:
-        print(json.dumps(rows, indent=1, default=str))
-        return
-    for row in rows:
-        where = f"{row['raw_partition']}/{row['raw_offset']}/{row['raw_index']}"
-        print(
-            f"{row['dead_letter_id']:8} {row['received_at']:%Y-%m-%d %H:%M:%S} {row['stage']:9} {row['code']:22}"
-            f" {row['meter_id'] or '-':20} {where:16} {row['state']:9} {row['detail'][:80]}"
-        )
-
-
-@letters_app.command("show")
-def letters_show(dead_letter_id: int, data_dir: DataDir = None, config: Config = None) -> None:
-    """Show one dead letter with its bytes and what to do about it."""
-    from schemas.reject import OPERATOR_ACTIONS, RejectCode
-    from storage.dead_letter import fetch_dead_letter
-
-    with connect(settings_of(data_dir, config)) as conn:
-        row = fetch_dead_letter(conn, dead_letter_id)
-    if row is None:
-        fail(f"no dead letter {dead_letter_id}", EXIT_FAILED)
-    payload = bytes(row.pop("payload"))
-    for name, value in row.items():
-        print(f"{name:16} {value}")
-    print(f"{'to do':16} {OPERATOR_ACTIONS[RejectCode[row['code'].upper()]]}")
-    print(f"{'payload':16} {len(payload)} bytes")
-    sys.stdout.flush()
-    sys.stdout.buffer.write(payload + b"\n")
-
-
-@letters_app.command("replay")
-def letters_replay(
-    dead_letter_id: Annotated[list[int] | None, typer.Argument(help="Which; or --code for all of a reason.")] = None,
-    data_dir: DataDir = None,
-    config: Config = None,
-    code: Annotated[str | None, typer.Option(help="All new ones of this reason.")] = None,
-) -> None:
-    """Send dead letters through the path again, after what was wrong has been put right.
-
-    Example: gridtally import meters new.csv && gridtally dead-letters replay --code unknown_meter
-    """
-    from connectors.dead_letter_replay import replay_dead_letters
-
-    if not dead_letter_id and not code:
-        fail("name dead letters, or give --code", EXIT_USAGE)
-    loaded = settings_of(data_dir, config)
-    addresses = running(loaded, "kafka", "database")
-    with connect(loaded) as conn:
-        count = replay_dead_letters(conn, loaded.settings.kafka, addresses.kafka, dead_letter_id or [], code)
-    print(f"replayed {count} dead letters")
 
 
 @app.command()
 def version() -> None:
-    """Print the version."""
+    """Print the version. Example: gridtally version"""
     from gridtally import __version__
 
     print(__version__)

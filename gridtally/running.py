@@ -18,10 +18,13 @@ def say(text: str) -> None:
 
 def start(loaded: Loaded, settle_workers: int, config: Path | None) -> Supervisor | None:
     """Start everything; None when it cannot be, after saying why."""
-    loaded.settings.data_dir.mkdir(parents=True, exist_ok=True)
     log_dir = loaded.settings.data_dir / "log"
-    log_dir.mkdir(exist_ok=True)
-    set_up_logging(stream=(log_dir / "supervisor.log").open("a", encoding="utf-8"))
+    try:
+        log_dir.mkdir(parents=True, exist_ok=True)
+        set_up_logging(stream=(log_dir / "supervisor.log").open("a", encoding="utf-8"))
+    except OSError as error:
+        print(f"gridtally: the data directory cannot be used: {error}", file=sys.stderr)
+        return None
     supervisor = Supervisor(loaded.settings, settle_workers, config)
     try:
         addresses = supervisor.start(say)

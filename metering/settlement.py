@@ -52,8 +52,10 @@ class Plan:
     """Rows to settle, by meter, each meter's in order of arrival."""
     is_slow: BoolColumn
     """Shape of `order`."""
-    history_from: dict[int, int]
-    """Meters that need their live facts, and from which instant on (with the one before it)."""
+    wanted: Int64Column
+    """Rows of the batch that are settled beside facts that are there: those around their instants are needed."""
+    repeated: Int64Column
+    """Rows that are settled already, just as they are."""
 
 
 @dataclasses.dataclass
@@ -77,7 +79,39 @@ class Settled:
     refused_before: int
 
 
-def plan_batch(batch: Columns, states: MeterStates, meters: Meters) -> Plan:
+def old_rows(batch: Columns, states: MeterStates) -> Int64Column:
+    """Return the rows that do not lie after what is settled of their meter: late or repeated ones."""
+    old = (batch["refusal"] == 0) & (batch["read_at"] <= states.last_at[batch["meter_no"]])
+    return np.flatnonzero(old)
+
+
+def repeated_rows(batch: Columns, rows: Int64Column, found: Columns) -> Int64Column:
+    """Return those of the rows that are settled already with the same registers.
+
+    After an outage whole days come again: they are told apart as columns, and need no history.
+
+    Args:
+        batch: Columns of readings.
+        rows: Rows of it that may be repeated.
+        found: Live facts at exactly their instants: `meter_no`, `end_at`, `import_wh`, `export_wh`; any order.
+    """
+    if not len(rows) or not len(found["meter_no"]):
+        return rows[:0]
+    instants = np.unique(found["end_at"])
+    size = len(instants)
+    place = np.minimum(np.searchsorted(instants, batch["read_at"][rows]), size - 1)
+    known = found["meter_no"] * size + np.searchsorted(instants, found["end_at"])
+    order = np.argsort(known)
+    key = batch["meter_no"][rows] * size + place
+    at = order[np.minimum(np.searchsorted(known[order], key), len(known) - 1)]
+    export_wh = batch["export_wh"][rows]
+    same = (known[at] == key) & (instants[place] == batch["read_at"][rows])
+    same &= found["import_wh"][at] == batch["import_wh"][rows]
+    same &= (export_wh == -1) | (found["export_wh"][at] == export_wh)
+    return rows[same]
+
+
+def plan_batch(batch: Columns, states: MeterStates, meters: Meters, repeated: Int64Column | None = None) -> Plan:
     """Sort out a batch.
 
     Args:
@@ -85,8 +119,12 @@ def plan_batch(batch: Columns, states: MeterStates, meters: Meters) -> Plan:
             and `frame_partition`; shape (n,).
         states: Of all meters, indexed by meter number.
         meters: Master data.
+        repeated: Rows of `repeated_rows`: counted, and left out.
     """
-    rows = np.flatnonzero(batch["refusal"] == 0)
+    repeated = np.zeros(0, np.int64) if repeated is None else repeated
+    taken = batch["refusal"] == 0
+    taken[repeated] = False
+    rows = np.flatnonzero(taken)
     order = rows[np.argsort(batch["meter_no"][rows], kind="stable")]
     meter_no = batch["meter_no"][order]
     read_at = batch["read_at"][order]
@@ -101,10 +139,13 @@ def plan_batch(batch: Columns, states: MeterStates, meters: Meters) -> Plan:
     slow_meter[meter_no[~regular]] = True
     is_slow = slow_meter[meter_no]
     old = is_slow & (read_at <= states.last_at[meter_no]) | is_slow & meters.irregular[meter_no]
-    history: dict[int, int] = {}
-    for number, at in zip(meter_no[old].tolist(), read_at[old].tolist(), strict=True):
-        history[number] = min(at, history.get(number, at))
-    return Plan(batch, order, is_slow, history)
+    return Plan(batch, order, is_slow, order[old], repeated)
+
+
+def neighbours_wanted(plan: Plan, meters: Meters) -> list[tuple[int, int, int]]:
+    """Return meter, register epoch and instant (epoch µs) of each of ``plan.wanted``."""
+    numbers, instants = plan.batch["meter_no"][plan.wanted].tolist(), plan.batch["read_at"][plan.wanted].tolist()
+    return [(number, meters.epoch_at(number, at), at) for number, at in zip(numbers, instants, strict=True)]
 
 
 def _first_in_group(sorted_values: NDArray[np.generic]) -> BoolColumn:
@@ -146,7 +187,8 @@ def settle_batch(
 
     Args:
         plan: Of `plan_batch`, with the same states.
-        history: Live facts of the meters in ``plan.history_from``, by meter, sorted by epoch and end.
+        history: By meter, sorted by epoch and end: for each of ``plan.wanted`` the live fact before its instant and the
+            one at or after it, in its epoch. What lies further away is never touched.
         states: Of all meters.
         meters: Master data.
         prices: Compiled tariffs.
@@ -177,7 +219,7 @@ def settle_batch(
         irregular=irregular,
         charged=charged,
         accepted=len(fast["meter_no"]) + sum(ledger.out.accepted for ledger in slow),
-        duplicates=sum(ledger.out.duplicates for ledger in slow),
+        duplicates=len(plan.repeated) + sum(ledger.out.duplicates for ledger in slow),
         late=sum(ledger.out.late for ledger in slow),
         refused=[refusal for ledger in slow for refusal in ledger.out.refused],
         refused_before=int(np.count_nonzero(batch["refusal"])),
@@ -219,24 +261,21 @@ def _settle_slowly(
     for index in plan.order[plan.is_slow].tolist():
         number = int(plan.batch["meter_no"][index])
         if number not in ledgers:
-            live = history[number] if number in plan.history_from else _tail(number, states)
-            ledgers[number] = MeterLedger(number, meters, list(live))
+            ledgers[number] = MeterLedger(number, meters, _chain(number, history.get(number, ()), states))
         ledgers[number].settle(index, reading_row(plan.batch, index))
     return list(ledgers.values())
 
 
-def _tail(number: int, states: MeterStates) -> list[Row]:
-    """Return the newest live fact of a meter as far as later readings need it."""
+def _chain(number: int, history: Sequence[Row], states: MeterStates) -> list[Row]:
+    """Return the facts of a meter that its readings meet, the newest one among them as far as later readings need it."""
     if states.last_at[number] == NEVER:
-        return []
-    return [
-        {
-            "epoch": int(states.epoch[number]),
-            "end_at": int(states.last_at[number]),
-            "import_wh": int(states.import_wh[number]),
-            "export_wh": int(states.export_wh[number]),
-        }
-    ]
+        return list(history)
+    epoch, last_at = int(states.epoch[number]), int(states.last_at[number])
+    if any(row["epoch"] == epoch and row["end_at"] == last_at for row in history):
+        return list(history)
+    registers = {"import_wh": int(states.import_wh[number]), "export_wh": int(states.export_wh[number])}
+    tail = {"epoch": epoch, "end_at": last_at, **registers}
+    return sorted([*history, tail], key=lambda row: (row["epoch"], row["end_at"]))
 
 
 def reading_row(batch: Columns, index: int) -> Row:

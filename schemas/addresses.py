@@ -39,7 +39,10 @@ def resolve_addresses(settings: Settings, needed: Sequence[str] = COMPONENTS) ->
         AddressesError: With what is missing.
     """
     path = settings.run_dir / FILE_NAME
-    running = json.loads(path.read_text("utf-8")) if path.exists() else {}
+    try:
+        running = json.loads(path.read_text("utf-8")) if path.exists() else {}
+    except (OSError, ValueError) as error:
+        raise AddressesError(f"{path}: {error}; `gridtally up` writes it anew") from error
     dsn = settings.database.dsn
     found = {
         "mqtt": settings.mqtt.url or running.get("mqtt"),

@@ -1,7 +1,7 @@
 """Do the books balance? The invariants of docs/operations.md, on the live database, in one snapshot.
 
 The letters are those of the fault tests: I3 conservation, I4 energy, I5 state and money, I6 shape of the ledger, I7 once,
-I8 monotone, I9 one owner at a time, I14 append-only.
+I8 monotone, I9 one owner at a time, I14 append-only; with TimescaleDB also I13, charts.
 """
 
 import dataclasses
@@ -13,14 +13,16 @@ import psycopg
 
 from metering.state import NEVER, MeterStates
 from storage.registry import Registry, load_registry
-from storage.state import STATE_COLUMNS, columns_from_fetched, fact_select, fetch_state, fold_all
+from storage.snapshot import one_snapshot
+from storage.state import FETCH_ROWS, STATE_COLUMNS, columns_from_fetched, fact_select, fetch_state, fold_all
+from storage.timescale import has_timescaledb, refresh_load_curve
 
 FINDINGS_MAX = 20
 REFOLD_METERS_MAX = 1000
-GUARDS = {
-    "stream_offset": "stream_offset_guard",
-    "fact": "fact_append_only",
-}
+REFOLD_FACTS_MAX = 2_000_000
+REFRESHES_MAX = 3
+RECEIPT_COLUMNS = ("boot_id", "seq_first", "seq", "seq_read_at")
+GUARDS = ("stream_offset_guard", "fact_append_only", "fact_never_truncated")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,7 +50,7 @@ class CheckResult:
 
 
 def check_all(conn: psycopg.Connection) -> list[CheckResult]:
-    """Return the outcome of every invariant, all of one snapshot."""
+    """Return the outcome of every invariant, all of one snapshot; charts are refreshed and compared before it."""
     checks: list[Callable[[psycopg.Connection], CheckResult]] = [
         _conservation,
         _energy,
@@ -60,9 +62,9 @@ def check_all(conn: psycopg.Connection) -> list[CheckResult]:
         _owners,
         _append_only,
     ]
-    with conn.transaction():
-        conn.execute("set transaction isolation level repeatable read read only")
-        return [check(conn) for check in checks]
+    charts = [_load_curve(conn)] if has_timescaledb(conn) else []
+    with one_snapshot(conn):
+        return [check(conn) for check in checks] + charts
 
 
 def _rows(conn: psycopg.Connection, query: str) -> list[tuple[Any, ...]]:
@@ -131,36 +133,48 @@ def _energy(conn: psycopg.Connection) -> CheckResult:
 def _state(conn: psycopg.Connection) -> CheckResult:
     """State (checkpoint and later facts) equals a fold over all facts from nothing, so the charges do too."""
     registry = load_registry(conn)
-    numbers = [
-        row[0]
-        for row in _rows(
-            conn,
-            "select meter_no from meter m where exists (select from fact f where f.meter_no = m.meter_no)"
-            f" order by md5(meter_no::text) limit {REFOLD_METERS_MAX}",
-        )
-    ]
+    numbers, meters = _sample(conn)
+    folded = _fold_from_nothing(conn, registry, numbers)
     findings = []
-    for number in numbers:
-        folded = _fold_from_nothing(conn, registry, number)
+    for place, number in enumerate(numbers):
         kept = fetch_state(conn, registry, number)
         for name in (*STATE_COLUMNS, "quantities_wh"):
-            if name in ("boot_id", "seq_first", "seq", "seq_read_at"):
+            if name in RECEIPT_COLUMNS:
                 continue  # receipts also cover refused readings, which are no facts
-            a, b = getattr(folded, name)[0], getattr(kept, name)[0]
+            a, b = getattr(folded, name)[place], getattr(kept, name)[0]
             if not np.array_equal(a, b):
                 findings.append(f"{registry.meters.meter_id[number]}: {name} is {b}, the facts say {a}")
-    what = f"{len(numbers)} meters refolded"
+    what = f"{len(numbers)} of {meters} meters refolded"
     return CheckResult("I5", "state and charge = fold over the facts", what, findings[:FINDINGS_MAX])
 
 
-def _fold_from_nothing(conn: psycopg.Connection, registry: Registry, number: int) -> MeterStates:
-    states = MeterStates.empty(1)
-    rows = conn.execute(
-        f"select {fact_select()} from fact f where meter_no = %s order by frame_offset, revision",
-        (number,),
-    ).fetchall()
-    fold_all(states, np.zeros(len(rows), np.int64), columns_from_fetched(rows), registry)
-    assert not rows or states.last_at[0] != NEVER
+def _sample(conn: psycopg.Connection) -> tuple[list[int], int]:
+    """Return meters to refold, the same ones each time, and of how many: what a minute or so can fold."""
+    counts = _rows(
+        conn,
+        "select meter_no, count(*) from fact where meter_no in (select meter_no from meter) group by 1"
+        " order by md5(meter_no::text)",
+    )
+    facts = np.cumsum([count for _, count in counts])
+    size = max(1, min(REFOLD_METERS_MAX, int(np.searchsorted(facts, REFOLD_FACTS_MAX, "right"))))
+    return [number for number, _ in counts[:size]], len(counts)
+
+
+def _fold_from_nothing(conn: psycopg.Connection, registry: Registry, numbers: list[int]) -> MeterStates:
+    """Return the states of some meters folded from all of their facts, in the order of `numbers`."""
+    states = MeterStates.empty(len(numbers))
+    place = np.zeros(registry.meters.size, np.int64)
+    place[numbers] = np.arange(len(numbers))
+    with conn.cursor(name="all_facts", binary=True) as cursor:
+        cursor.execute(
+            f"select {fact_select()} from fact f where meter_no = any(%b::int4[])"
+            " order by meter_no, frame_offset, revision",
+            (numbers,),
+        )
+        while rows := cursor.fetchmany(FETCH_ROWS):
+            facts = columns_from_fetched(rows)
+            fold_all(states, place[facts["meter_no"]], facts, registry)
+    assert (states.last_at != NEVER).all()
     return states
 
 
@@ -213,17 +227,30 @@ def _once(conn: psycopg.Connection) -> CheckResult:
 
 
 def _monotone(conn: psycopg.Connection) -> CheckResult:
-    """Checkpoints stand at or before the offsets, state at or past its checkpoint, and not after the offset."""
-    rows = _rows(
+    """State stands at or before its partition's offset, and holds every fact before the checkpoint."""
+    ahead = _rows(
         conn,
         """
-        select m.meter_id, s.next_offset, o.checkpoint_offset, o.next_offset from meter_state s join meter m using (meter_no)
+        select m.meter_id, s.next_offset, o.next_offset from meter_state s join meter m using (meter_no)
         join stream_offset o on o.consumer = 'settle' and o.partition = s.partition
         where s.next_offset > o.next_offset limit 20
         """,
     )
-    findings = [f"{row[0]}: state at {row[1]}, offset {row[3]}" for row in rows]
-    return CheckResult("I8", "offsets and states never run ahead", "meter_state, stream_offset", findings)
+    behind = _rows(
+        conn,
+        """
+        select m.meter_id, s.next_offset, f.newest, f.checkpoint_offset from (
+            select f.meter_no, o.checkpoint_offset, max(f.frame_offset) as newest from fact f
+            join stream_offset o on o.consumer = 'settle' and o.partition = f.frame_partition
+            where f.frame_offset < o.checkpoint_offset group by 1, 2) f
+        join meter m using (meter_no) left join meter_state s using (meter_no)
+        where f.newest >= coalesce(s.next_offset, 0) limit 20
+        """,
+    )
+    findings = [f"{row[0]}: state at {row[1]}, offset {row[2]}" for row in ahead]
+    findings += [f"{row[0]}: state at {row[1]} lacks a fact of {row[2]}, the checkpoint is {row[3]}" for row in behind]
+    what = "meter_state, stream_offset"
+    return CheckResult("I8", "states hold the checkpoint and never run ahead", what, findings)
 
 
 def _owners(conn: psycopg.Connection) -> CheckResult:
@@ -244,9 +271,22 @@ def _owners(conn: psycopg.Connection) -> CheckResult:
 
 
 def _append_only(conn: psycopg.Connection) -> CheckResult:
-    """The guards are in place, and every fact and dead letter names its source."""
+    """The guards are in place on every day's table, nothing drops days, and every fact names a meter."""
     names = {row[0] for row in _rows(conn, "select tgname from pg_trigger where not tgisinternal and tgenabled <> 'D'")}
-    findings = [f"the guard {name} of {table} is missing" for table, name in GUARDS.items() if name not in names]
+    findings = [f"the guard {name} is missing" for name in GUARDS if name not in names]
+    bare = _rows(
+        conn,
+        """
+        select c.relname from pg_inherits i join pg_class c on c.oid = i.inhrelid
+        where i.inhparent = 'fact'::regclass and not exists (
+            select from pg_trigger t where t.tgrelid = c.oid and t.tgname = 'fact_append_only' and t.tgenabled <> 'D')
+        limit 20
+        """,
+    )
+    findings += [f"{row[0]} has no guard against change" for row in bare]
+    if has_timescaledb(conn):
+        policies = "select 1 from timescaledb_information.jobs where proc_name = 'policy_retention' and hypertable_name = 'fact'"
+        findings += ["a retention policy drops facts" for _ in _rows(conn, policies)]
     orphans = _rows(
         conn,
         "select count(*) from fact f where not exists (select from meter m where m.meter_no = f.meter_no)",
@@ -254,3 +294,28 @@ def _append_only(conn: psycopg.Connection) -> CheckResult:
     if orphans:
         findings.append(f"{orphans} facts of meters that are not in the master data")
     return CheckResult("I14", "the ledger is append-only and has its sources", "guards, meters", findings)
+
+
+def _load_curve(conn: psycopg.Connection) -> CheckResult:
+    """What the charts read equals the ledger once it is refreshed; late readings since then are refreshed again."""
+    for _ in range(REFRESHES_MAX):
+        refresh_load_curve(conn)
+        rows = _rows(
+            conn,
+            """
+            select quarter_at, c.energy_wh, l.energy_wh from load_curve('-infinity', 'infinity') c
+            full join (
+                select date_bin('15 minutes', end_at - interval '1 microsecond', timestamptz '2000-01-01 00:00+00')
+                           as quarter_at, sum(energy_wh)::bigint as energy_wh,
+                       sum(export_energy_wh)::bigint as export_energy_wh, count(*) filter (where revision % 2 = 0) as readings
+                from fact where quality & 16 = 0 and start_at < end_at group by 1) l using (quarter_at)
+            where (c.energy_wh, c.export_energy_wh, c.readings) is distinct from (l.energy_wh, l.export_energy_wh, l.readings)
+            order by 1 limit 20
+            """,
+        )
+        if not rows:
+            break
+    findings = [f"quarter-hour {row[0]}: the chart has {row[1]} Wh, the ledger {row[2]} Wh" for row in rows]
+    if _rows(conn, "show timescaledb.skip_cagg_invalidation") != [("off",)]:
+        findings.append("timescaledb.skip_cagg_invalidation is on: charts miss late readings")
+    return CheckResult("I13", "charts show what the ledger has", "load_quarter", findings)

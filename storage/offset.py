@@ -31,6 +31,8 @@ class OffsetRow:
     checkpoint_offset: int
     watermark_us: int
     worker: str
+    later_facts_from: str
+    """Earliest end among the facts after the checkpoint, as PostgreSQL writes it; `infinity` when there is none."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -52,7 +54,10 @@ _KEY = "consumer = %s and topic = %s and partition = %s"
 
 def lock_offset(conn: psycopg.Connection, consumer: str, topic: str, partition: int) -> OffsetRow:
     """Return the row, locked until the end of the transaction: two owners of a partition take turns."""
-    query = f"select next_offset, checkpoint_offset, watermark_us, worker from stream_offset where {_KEY} for update"
+    query = (
+        "select next_offset, checkpoint_offset, watermark_us, worker, later_facts_from::text from stream_offset"
+        f" where {_KEY} for update"
+    )
     key = (consumer, topic, partition)
     row = conn.execute(query, key).fetchone()
     if row is None:
@@ -76,6 +81,15 @@ def fetch_next_offsets(
     return {key: known.get(key, 0) for key in assigned}
 
 
+def fetch_later_facts_from(conn: psycopg.Connection) -> str:
+    """Return the earliest end among all facts after their partition's checkpoint, as PostgreSQL writes it."""
+    row = conn.execute(
+        "select coalesce(min(later_facts_from), 'infinity')::text from stream_offset where consumer = 'settle'"
+    ).fetchone()
+    assert row is not None
+    return str(row[0])
+
+
 def skip_replays(row: OffsetRow, records: Sequence[RecordT]) -> list[RecordT]:
     """Return the records that are still to be done.
 
@@ -90,7 +104,7 @@ def skip_replays(row: OffsetRow, records: Sequence[RecordT]) -> list[RecordT]:
     return todo
 
 
-def advance(
+def advance(  # noqa: PLR0913  # the row has that many columns
     conn: psycopg.Connection,
     key: tuple[str, str, int],
     *,
@@ -99,6 +113,7 @@ def advance(
     counts: OffsetCounts,
     watermark_us: int = 0,
     checkpoint_offset: int | None = None,
+    facts_from_us: int | None = None,
 ) -> None:
     """Move a locked row forward, and add up the outcomes.
 
@@ -110,11 +125,23 @@ def advance(
         counts: Outcomes of this batch.
         watermark_us: Newest clock of the bridge seen in this partition, epoch µs.
         checkpoint_offset: All state in `meter_state` stands at or past this offset; None leaves it.
+        facts_from_us: Earliest end of the batch's facts, epoch µs; None when it has none.
     """
     conn.execute(
         "update stream_offset set next_offset = %s, worker = %s, readings = readings + %s, accepted = accepted + %s,"
         " duplicate = duplicate + %s, late = late + %s, refused = refused + %s, refused_before = refused_before + %s,"
         " watermark_us = greatest(watermark_us, %s), checkpoint_offset = coalesce(%s, checkpoint_offset),"
+        " later_facts_from = case when %s then 'infinity' else"
+        " least(later_facts_from, to_timestamp(0) + %s::int8 * interval '1 microsecond') end,"
         f" updated_at = now() where {_KEY}",
-        (next_offset, worker, *dataclasses.astuple(counts), watermark_us, checkpoint_offset, *key),
+        (
+            next_offset,
+            worker,
+            *dataclasses.astuple(counts),
+            watermark_us,
+            checkpoint_offset,
+            checkpoint_offset is not None,
+            facts_from_us,
+            *key,
+        ),
     )

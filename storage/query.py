@@ -6,6 +6,9 @@ from typing import Any
 import psycopg
 from psycopg.rows import dict_row
 
+from storage.offset import fetch_later_facts_from
+from storage.snapshot import one_snapshot
+
 ROWS_MAX = 10_000
 STAGES = ("validate", "settle", "detect")
 _LIVE = (
@@ -33,21 +36,34 @@ def fetch_readings(
     with conn.cursor(row_factory=dict_row) as cursor:
         return cursor.execute(
             f"select start_at, end_at, energy_wh, import_wh, export_wh, export_energy_wh, quality, period, power_w,"
-            f" voltage_v1, current_a1, seq, boot_id, revision, raw_partition, raw_offset, raw_index from {_LIVE}"
+            f" voltage_v1, current_a1, seq, boot_id, revision, raw_partition, raw_offset,"
+            f" raw_index_of(raw_place) as raw_index from {_LIVE}"
             " order by end_at limit %(limit)s",
             {"no": meter_no, "start": start, "end": end, "limit": min(limit, ROWS_MAX)},
         ).fetchall()
 
 
 def fetch_last_reading(conn: psycopg.Connection, meter_no: int) -> dict[str, Any] | None:
-    """Return the newest live reading of a meter, or None."""
-    with conn.cursor(row_factory=dict_row) as cursor:
-        return cursor.execute(
-            "select start_at, end_at, energy_wh, import_wh, export_wh, export_energy_wh, quality, power_w, voltage_v1,"
-            " current_a1, seq, boot_id, raw_partition, raw_offset, raw_index from fact where meter_no = %s"
-            " order by end_at desc, revision desc limit 1",
+    """Return the newest live reading of a meter, or None.
+
+    It is not older than the one in the meter's checkpoint, or comes after its partition's checkpoint where there is none;
+    without that bound every day of facts there is would be opened.
+    """
+    with one_snapshot(conn):
+        row = conn.execute(
+            "select (to_timestamp(0) + last_at * interval '1 microsecond')::text from meter_state"
+            " where meter_no = %s and last_at >= 0",
             (meter_no,),
         ).fetchone()
+        since = row[0] if row else fetch_later_facts_from(conn)
+        with conn.cursor(row_factory=dict_row) as cursor:
+            return cursor.execute(
+                "select start_at, end_at, energy_wh, import_wh, export_wh, export_energy_wh, quality, power_w, voltage_v1,"
+                " current_a1, seq, boot_id, revision, raw_partition, raw_offset,"
+                " raw_index_of(raw_place) as raw_index from fact where meter_no = %s"
+                " and end_at >= %s::timestamptz order by end_at desc, revision desc limit 1",
+                (meter_no, since),
+            ).fetchone()
 
 
 def fetch_events(conn: psycopg.Connection, meter_no: int, limit: int = 20) -> list[dict[str, Any]]:
@@ -165,7 +181,8 @@ def fetch_newest_of_period(
     """Return the newest live intervals in (start, end] of one price bucket, or of all, newest first."""
     with conn.cursor(row_factory=dict_row) as cursor:
         return cursor.execute(
-            "select start_at, end_at, energy_wh, import_wh, quality, raw_partition, raw_offset, raw_index"
+            "select start_at, end_at, energy_wh, import_wh, quality, raw_partition, raw_offset,"
+            " raw_index_of(raw_place) as raw_index"
             f" from {_LIVE} where start_at < end_at and (%(period)s::int is null or period = %(period)s)"
             " order by end_at desc limit %(limit)s",
             {"no": meter_no, "start": start, "end": end, "period": period, "limit": limit},

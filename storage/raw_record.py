@@ -1,17 +1,31 @@
 """Fetches single raw messages back from meter.raw: for the bytes of a dead letter, and for whoever asks where a figure is from."""
 
 import msgspec
+import numpy as np
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 
+from metering.state import Int64Column
 from schemas.frame import FrameError, decode_raw
 from schemas.topic import METER_RAW
 
 ELEMENTS_PER_MESSAGE = 1024
 """`raw_index` is message index x this + element index; a message has at most 1,000 elements."""
+MESSAGES_PER_FRAME = 2**20
+"""`raw_place` of a fact is element index x this + message index; the bridge puts at most 10,000 into a frame."""
 FETCH_TIMEOUT_S = 2.0
 CACHE_RECORDS_MAX = 8
 
 _ELEMENTS = msgspec.json.Decoder(list[msgspec.Raw])
+
+
+def raw_place_of(raw_index: Int64Column) -> Int64Column:
+    """Return `raw_index` with its parts exchanged, as facts keep it; `raw_index_of` is its inverse in the database.
+
+    Args:
+        raw_index: Shape (n,), below 2^30.
+    """
+    message, element = np.divmod(raw_index, ELEMENTS_PER_MESSAGE)
+    return element * MESSAGES_PER_FRAME + message
 
 
 class RawMessages:

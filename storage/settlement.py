@@ -14,6 +14,7 @@ from metering.state import Int64Column
 from schemas.frame import ELECTRICAL
 from storage.copy_binary import encode_copy
 from storage.offset import OffsetCounts, advance
+from storage.raw_record import raw_place_of
 from storage.state import TIME_COLUMNS, StateRows, columns_from_fetched, fact_select, write_states
 
 INT4_COLUMNS = (
@@ -27,9 +28,10 @@ INT4_COLUMNS = (
     "raw_index",
     "frame_partition",
 )
-HISTORY_ROWS_MAX = 5_000_000
+DAY_US = 86_400_000_000
+EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 
-_COPY = f"copy fact ({', '.join(FACT_COLUMNS)}) from stdin (format binary)"
+_COPY = f"copy fact ({', '.join(FACT_COLUMNS).replace('raw_index', 'raw_place')}) from stdin (format binary)"
 
 
 def _type_of(name: str) -> str:
@@ -62,36 +64,96 @@ def copy_facts(conn: psycopg.Connection, facts: Columns) -> None:
     nulls: dict[str, Any] = {name: facts[name] < 0 for name in INT_NULLABLE}
     nulls |= {name: np.isnan(facts[name]) for name in ELECTRICAL}
     with conn.cursor().copy(_COPY) as copy:
-        copy.write(encode_copy(facts, _TYPES, nulls))
+        copy.write(encode_copy({**facts, "raw_index": raw_place_of(facts["raw_index"])}, _TYPES, nulls))
 
 
 def days_of(end_at: Int64Column) -> set[dt.date]:
     """Return the UTC days that instants (epoch µs) lie in."""
-    days = np.unique(end_at // 86_400_000_000).tolist()
-    return {dt.date(1970, 1, 1) + dt.timedelta(days=day) for day in days}
+    days = np.unique(end_at // DAY_US).tolist()
+    return {EPOCH.date() + dt.timedelta(days=day) for day in days}
 
 
-def fetch_history(conn: psycopg.Connection, history_from: dict[int, int]) -> dict[int, list[dict[str, Any]]]:
-    """Return the live facts of some meters from an instant on, with the one before it, sorted by epoch and end."""
-    if not history_from:
-        return {}
-    history: dict[int, list[dict[str, Any]]] = {number: [] for number in history_from}
-    # Per meter and epoch the live row of an instant is its highest revision; reversals (odd) are never the highest.
+def fetch_settled(conn: psycopg.Connection, meter_no: Int64Column, at_us: Int64Column) -> Columns:
+    """Return the live facts that end at exactly the given instants: `meter_no`, `end_at`, `import_wh`, `export_wh`.
+
+    Args:
+        conn: Connection.
+        meter_no: Shape (n,).
+        at_us: Shape (n,), epoch µs. Asked for by day, so that a search opens only that day.
+    """
+    rows: list[tuple[int, ...]] = []
+    for day in np.unique(at_us // DAY_US).tolist():
+        chosen = at_us // DAY_US == day
+        rows += conn.execute(
+            "select distinct on (f.meter_no, f.end_at) f.meter_no, w.at_us, f.import_wh, coalesce(f.export_wh, -1)"
+            " from unnest(%b::int4[], %b::int8[]) as w(meter_no, at_us) join fact f on f.meter_no = w.meter_no"
+            " and f.end_at = to_timestamp(0) + w.at_us * interval '1 microsecond' and f.end_at >= %s and f.end_at < %s"
+            " order by f.meter_no, f.end_at, f.revision desc",
+            (meter_no[chosen].tolist(), at_us[chosen].tolist(), *_days_around(day, 0)),
+        ).fetchall()
+    columns = np.array(rows, np.int64).reshape(-1, 4).T
+    return dict(zip(("meter_no", "end_at", "import_wh", "export_wh"), columns, strict=True))
+
+
+def _days_around(day: int, more: int) -> tuple[dt.datetime, dt.datetime]:
+    """Return the bounds of a day since 1970 with some days before and after it."""
+    return EPOCH + dt.timedelta(days=day - more), EPOCH + dt.timedelta(days=day + 1 + more)
+
+
+Wanted = tuple[int, int, int]
+"""Meter, epoch, instant (epoch µs)."""
+
+
+def fetch_neighbours(conn: psycopg.Connection, wanted: Sequence[Wanted]) -> dict[int, list[dict[str, Any]]]:
+    """Return, by meter and sorted, the live facts around instants: the last one before each, the first at or after it.
+
+    They are asked for by day, with a day on either side; only a meter that was silent longer is looked for in all days
+    before, or after, that.
+    """
+    found: dict[int, dict[tuple[int, int], dict[str, Any]]] = {number: {} for number, *_ in wanted}
+    by_day: dict[int, list[Wanted]] = {}
+    for item in wanted:
+        by_day.setdefault(item[2] // DAY_US, []).append(item)
+    for day, items in by_day.items():
+        low, high = _days_around(day, 1)
+        for is_before, all_that_way in ((True, ("-infinity", high)), (False, (low, "infinity"))):
+            missing = _fetch_beside(conn, items, found, is_before, (low, high))
+            if missing:
+                _fetch_beside(conn, missing, found, is_before, all_that_way)
+    return {number: [rows[key] for key in sorted(rows)] for number, rows in found.items()}
+
+
+def _fetch_beside(
+    conn: psycopg.Connection,
+    items: Sequence[Wanted],
+    found: dict[int, dict[tuple[int, int], dict[str, Any]]],
+    is_before: bool,  # noqa: FBT001
+    days: tuple[dt.datetime | str, dt.datetime | str],
+) -> list[Wanted]:
+    """Add the neighbours on one side to `found`, and return what has none within the days."""
+    low, high = days
+    side, way = ("<", "desc") if is_before else (">=", "asc")
     rows = conn.execute(
-        f"select {fact_select()} from unnest(%b::int4[], %b::int8[]) as wanted(meter_no, from_us)"
-        " cross join lateral (select distinct on (g.epoch, g.end_at) g.* from fact g where g.meter_no = wanted.meter_no"
-        " and g.end_at >= coalesce((select max(h.end_at) from fact h where h.meter_no = wanted.meter_no and"
-        " h.end_at < to_timestamp(0) + wanted.from_us * interval '1 microsecond'), '-infinity')"
-        " order by g.epoch, g.end_at, g.revision desc) f limit %s",
-        (list(history_from), list(history_from.values()), HISTORY_ROWS_MAX + 1),
+        f"select w.number, {fact_select()} from unnest(%(no)b::int4[], %(epoch)b::int4[], %(at)b::int8[])"
+        " with ordinality as w(meter_no, epoch, at_us, number) cross join lateral (select g.* from fact g"
+        " where g.meter_no = w.meter_no and g.epoch = w.epoch"
+        f" and g.end_at {side} to_timestamp(0) + w.at_us * interval '1 microsecond'"
+        " and g.end_at >= %(low)s::timestamptz and g.end_at < %(high)s::timestamptz"
+        f" order by g.end_at {way}, g.revision desc limit 1) f",
+        {
+            "no": [item[0] for item in items],
+            "epoch": [item[1] for item in items],
+            "at": [item[2] for item in items],
+            "low": low,
+            "high": high,
+        },
     ).fetchall()
-    if len(rows) > HISTORY_ROWS_MAX:
-        raise RuntimeError(f"late readings need more than {HISTORY_ROWS_MAX} settled facts at once")
-    columns = columns_from_fetched(rows)
+    columns = columns_from_fetched([row[1:] for row in rows])
     for index in range(len(rows)):
         row = {name: columns[name][index].item() for name in FACT_COLUMNS}
-        history[row["meter_no"]].append(row)
-    return history
+        found[row["meter_no"]][row["epoch"], row["end_at"]] = row
+    there = {row[0] for row in rows}
+    return [item for number, item in enumerate(items, 1) if number not in there]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -161,6 +223,7 @@ def write_batch(
         counts=counts,
         watermark_us=done.watermark_us,
         checkpoint_offset=None if checkpoint is None else done.next_offset,
+        facts_from_us=int(settled.facts["end_at"].min()) if len(settled.facts["end_at"]) else None,
     )
     return ids
 

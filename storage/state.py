@@ -15,7 +15,9 @@ from metering.running import charge_lines, compile_cycle, quantity_kwh, shown_ki
 from metering.settlement import fold_facts, fold_receipts, price_facts, tariff_of
 from metering.state import NEVER, SLOTS, Int64Column, MeterStates
 from schemas.frame import ELECTRICAL
+from storage.offset import OffsetRow, fetch_later_facts_from
 from storage.registry import Registry, load_registry
+from storage.snapshot import one_snapshot
 
 STATE_COLUMNS = (
     "epoch",
@@ -46,6 +48,8 @@ def fact_select() -> str:
             return f"coalesce(f.{name}, -1)"
         if name in ELECTRICAL:
             return f"coalesce(f.{name}, 'NaN')"
+        if name == "raw_index":
+            return "raw_index_of(f.raw_place)"
         return f"f.{name}"
 
     return ", ".join(expression(name) for name in FACT_COLUMNS)
@@ -72,7 +76,7 @@ class LoadedPartition:
 
 
 def load_partition(
-    conn: psycopg.Connection, states: MeterStates, registry: Registry, partition: int, checkpoint_offset: int
+    conn: psycopg.Connection, states: MeterStates, registry: Registry, partition: int, offset: OffsetRow
 ) -> LoadedPartition:
     """Load the state of a partition's meters into `states`: their rows, then the facts after those.
 
@@ -81,9 +85,9 @@ def load_partition(
         states: Of all meters, changed in place; those of this partition must be empty.
         registry: Master data.
         partition: Of meter.readings.
-        checkpoint_offset: All facts of this partition before it are in the rows.
+        offset: Of this partition, locked: all facts before its checkpoint are in the rows.
     """
-    as_of = np.full(registry.meters.size, checkpoint_offset, np.int64)
+    as_of = np.full(registry.meters.size, offset.checkpoint_offset, np.int64)
     with_row = np.zeros(registry.meters.size, np.bool_)
     with conn.cursor(binary=True) as cursor:
         cursor.execute(
@@ -95,7 +99,7 @@ def load_partition(
             at = np.array([row[0] for row in rows], np.int64)
             as_of[at] = _put_rows(states, at, rows)
             with_row[at] = True
-    folded = _fold_later_facts(conn, states, registry, (partition, checkpoint_offset), as_of)
+    folded = _fold_later_facts(conn, states, registry, (partition, offset), as_of)
     with_facts = folded > 0
     return LoadedPartition(np.flatnonzero(with_row | with_facts), np.flatnonzero(with_facts), int(folded.sum()))
 
@@ -129,16 +133,18 @@ def _fold_later_facts(
     conn: psycopg.Connection,
     states: MeterStates,
     registry: Registry,
-    since: tuple[int, int],
+    since: tuple[int, OffsetRow],
     as_of: Any,
 ) -> Int64Column:
     """Fold the facts after the rows; return how many that were of each meter."""
+    partition, offset = since
     folded = np.zeros(len(as_of), np.int64)
     with conn.transaction(), conn.cursor(name="later_facts", binary=True) as cursor:
+        # The bound on `end_at` is not needed for exactness; without it every day of facts there is would be opened.
         cursor.execute(
             f"select {fact_select()} from fact f where frame_partition = %s and frame_offset >= %s"
-            " order by frame_offset, meter_no, revision",
-            since,
+            " and end_at >= %s::timestamptz order by frame_offset, meter_no, revision",
+            (partition, offset.checkpoint_offset, offset.later_facts_from),
         )
         while rows := cursor.fetchmany(FETCH_ROWS):
             facts = columns_from_fetched(rows)
@@ -235,21 +241,29 @@ class RunningChargeView:
 
 
 def fetch_state(conn: psycopg.Connection, registry: Registry, meter_no: int) -> MeterStates:
-    """Return the state of one meter, shape (1,): its checkpoint and the facts after it, together."""
+    """Return the state of one meter, shape (1,): its checkpoint and the facts after it, together.
+
+    Facts after a checkpoint end after the newest one in it, for a late reading is irregular and writes its meter's state
+    at once; a meter without any in its row has facts after its partition's checkpoint only. Without these bounds every day
+    of facts there is would be opened.
+    """
     states = MeterStates.empty(1)
     as_of = 0
-    row = conn.execute(
-        f"select meter_no, next_offset, {', '.join(STATE_COLUMNS)}, quantities_wh, seq_pending"
-        " from meter_state where meter_no = %s",
-        (meter_no,),
-    ).fetchone()
-    if row:
-        as_of = int(_put_rows(states, np.zeros(1, np.int64), [row])[0])
-    rows = conn.execute(
-        f"select {fact_select()} from fact f where meter_no = %s and frame_offset >= %s"
-        " order by frame_offset, revision",
-        (meter_no, as_of),
-    ).fetchall()
+    with one_snapshot(conn):
+        row = conn.execute(
+            f"select meter_no, next_offset, {', '.join(STATE_COLUMNS)}, quantities_wh, seq_pending"
+            " from meter_state where meter_no = %s",
+            (meter_no,),
+        ).fetchone()
+        if row:
+            as_of = int(_put_rows(states, np.zeros(1, np.int64), [row])[0])
+        last_at = int(states.last_at[0])
+        since = fetch_later_facts_from(conn) if last_at == NEVER else str(_instant(last_at))
+        rows = conn.execute(
+            f"select {fact_select()} from fact f where meter_no = %s and frame_offset >= %s"
+            " and end_at >= %s::timestamptz order by frame_offset, revision",
+            (meter_no, as_of, since),
+        ).fetchall()
     fold_all(states, np.zeros(len(rows), np.int64), columns_from_fetched(rows), registry)
     return states
 

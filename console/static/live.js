@@ -9,7 +9,7 @@ const put = (element, text) => { if (element && element.textContent !== text) el
 const remember = (name, value) => { document.cookie = `${name}=${value}; path=/; max-age=31536000; samesite=strict`; };
 
 let skew = Number(told.now) - Date.now();      // the server's clock against ours
-let heardAt = Date.now(), limitMs = Number(told.limit), wait = 1, number = -1, ages = {}, latest = null;
+let heardAt = performance.now(), isLost = false, limitMs = Number(told.limit), wait = 1, number = -1, ages = {}, latest = null;
 const now = () => Date.now() + skew;
 const clockOf = ms => new Date(ms).toLocaleTimeString("sv", { timeZone: told.zone });
 
@@ -45,7 +45,7 @@ function takeFigures(figures) {
     tr.querySelector("[data-behind]").hidden = !stage.behind;
   }
   const letters = byId("new-letters");
-  if (letters) letters.hidden = byId("letters-body").dataset.count === figures.text.letters;
+  if (letters) letters.hidden = byId("letters-body").dataset.count === figures.text["letters-count"];
   takeAlarms(figures.alarms);
 }
 
@@ -114,14 +114,16 @@ async function copyRow(tr, id) {
 }
 
 let inserting = false;
-async function insertCritical(ids) {           // on top; the browser's scroll anchoring keeps the rest in view where it is
+async function insertCritical(ids) {           // on top; under a hand in the list its rows stay where they are
   if (inserting) return;
   inserting = true;
-  const page = await fetchPage().catch(() => null), rows = byId("alarm-rows");
+  const page = await fetchPage().catch(() => null), rows = byId("alarm-rows"), first = rows.firstElementChild;
+  const before = first.getBoundingClientRect().top;
   for (const id of page ? ids : []) {
     const fresh = page.querySelector(`[data-alarm="${id}"]`);
     if (fresh && !rows.querySelector(`[data-alarm="${id}"]`)) rows.prepend(fresh);
   }
+  if (rows.matches(":hover,:focus-within")) scrollBy({ top: first.getBoundingClientRect().top - before, behavior: "instant" });
   inserting = false;
 }
 
@@ -130,11 +132,12 @@ async function insertCritical(ids) {           // on top; the browser's scroll a
 function say(text) { const banner = byId("banner"); banner.hidden = !text; put(banner, text); }
 
 function tick() {
-  const quietMs = Date.now() - heardAt, lost = quietMs > QUIET_MS, live = byId("live");
+  const quietMs = performance.now() - heardAt, lost = quietMs > QUIET_MS, live = byId("live");
+  const since = clockOf(now() - quietMs);
   put(byId("clock"), clockOf(now()));
   live.classList.toggle("off", lost || number < 0);
-  put(live, lost ? `${words.stale_since} ${clockOf(heardAt + skew)}` : number < 0 ? "…" : words.live);
-  if (quietMs > QUIET_MS + GONE_MS) say(`${words.stream_lost} ${clockOf(heardAt + skew)}`);
+  put(live, lost ? `${words.stale_since} ${since}` : number < 0 ? "…" : words.live);
+  if (quietMs > QUIET_MS + GONE_MS) { isLost = true; say(`${words.stream_lost} ${since}`); }
   for (const e of all("[data-since]")) put(e, span(now() - Number(e.dataset.since)));
   if (number < 0 && !lost) return;             // nothing came yet: what the server wrote stands
   for (const e of all("[data-source]")) {
@@ -154,8 +157,8 @@ function connect() {
   const meter = main.dataset.meterPage ? `&meter=${encodeURIComponent(main.dataset.meterPage)}` : "";
   const source = new EventSource(`/stream?from=${number}${meter}`);
   source.addEventListener("figures", event => {
-    if (Date.now() - heardAt > QUIET_MS + GONE_MS) say("");
-    heardAt = Date.now(); wait = 1;
+    if (isLost) { isLost = false; say(""); }
+    heardAt = performance.now(); wait = 1;
     takeFigures(JSON.parse(event.data));
     tick();
   });

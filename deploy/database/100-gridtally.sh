@@ -5,6 +5,8 @@ set -eu
 psql --no-psqlrc -v ON_ERROR_STOP=1 --username "${POSTGRES_USER:-postgres}" --dbname postgres <<'SQL'
 \set password `cat "${DATABASE_PASSWORD_FILE:-/run/secrets/database_password}"`
 create role gridtally login password :'password';
+-- `gridtally migrate` looks whether TimescaleDB is preloaded, before it makes hypertables
+grant pg_read_all_settings to gridtally;
 create database gridtally owner gridtally;
 revoke all on database gridtally from public;
 SQL

@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import signal
+import subprocess
 import sys
 import urllib.error
 import urllib.request
@@ -11,11 +12,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
+from confluent_kafka import Consumer, TopicPartition
 
 from connectors.meter_log import MeterSender
-from tests.deploy.compose import SERVICES
-from tests.deploy.shape import METRICS_HOST, PROCESSES, Shape, missing_part
+from schemas.frame import decode_readings
+from schemas.topic import METER_RAW, METER_READINGS
+from tests.deploy.compose import ROOT, SERVICES
+from tests.deploy.shape import LOOPBACK, METRICS_HOST, PROCESSES, Shape, free_port, missing_part
 
 MISSING = missing_part()
 METERS = 50
@@ -210,6 +215,63 @@ def _is_taken(url: str) -> bool:
     except OSError:
         return False
     return True
+
+
+@pytest.mark.parametrize(
+    ("service", "program", "port"),
+    [("mqtt", "mosquitto_sub", "1883"), ("kafka", "bash", "9092"), ("database", "pg_isready", "5432")],
+)
+def test_health_checks_of_the_components_tell_up_from_down(
+    components: Shape, service: str, program: str, port: str
+) -> None:
+    path = components.search_path()
+    if shutil.which(program, path=path) is None:
+        pytest.skip(f"{program} is not installed (Debian, Ubuntu: apt install mosquitto-clients)")
+    here = components.port["postgres" if service == "database" else service]
+    assert components.run_health_check(service, port, here) == 0
+    assert components.run_health_check(service, port, free_port()) != 0
+
+
+def test_a_new_kafka_is_filled_up_to_where_the_database_stands(components: Shape, tmp_path: Path) -> None:
+    password = (components.secrets / "database_superuser_password").read_text("utf-8")
+    server = f"{LOOPBACK}:{components.port['postgres']}"
+    with psycopg.connect(f"postgresql://postgres:{password}@{server}/postgres", autocommit=True) as conn:
+        conn.execute("create database refill owner gridtally")
+    dsn = (components.secrets / "database_dsn").read_text("utf-8").rsplit("/", 1)[0] + "/refill"
+    (tmp_path / "dsn").write_text(dsn, "utf-8")
+    more = {"GRIDTALLY_DATABASE__DSN_FILE": str(tmp_path / "dsn"), "GRIDTALLY_KAFKA__TOPIC_PREFIX": "refill."}
+    assert components.run("migrate", **more).returncode == 0
+    with psycopg.connect(dsn) as conn:
+        for consumer, topic, partition, next_offset in (
+            ("validate", METER_RAW, 1, 4),
+            ("settle", METER_READINGS, 0, 5),
+            ("detect", METER_READINGS, 0, 3),
+        ):
+            conn.execute(
+                "insert into stream_offset (consumer, topic, partition, next_offset) values (%s, %s, %s, %s)",
+                (consumer, topic, partition, next_offset),
+            )
+
+    def refill() -> str:
+        done = subprocess.run(
+            [sys.executable, str(ROOT / "deploy" / "refill_kafka.py")],
+            env=components.environment("admin", **more),
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    assert "filled 9 records" in refill()
+    assert "filled 0 records" in refill()
+    consumer = Consumer({"bootstrap.servers": f"{LOOPBACK}:{components.port['kafka']}", "group.id": "test-refill"})
+    consumer.assign([TopicPartition(f"refill.{METER_READINGS}", 0, 0)])
+    found = [message.value() for message in consumer.consume(5, 20)]
+    consumer.close()
+    assert found[:3] == [b""] * 3  # below every consumer: nobody will look at them
+    assert [decode_readings(value).num_rows for value in found[3:]] == [0, 0]  # the one that is behind reads these
 
 
 def test_each_process_ends_in_order_when_docker_stops_it(shape: Shape) -> None:

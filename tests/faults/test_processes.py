@@ -39,6 +39,7 @@ def faulty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     stack.start("--settle-workers", "2")
     yield stack
     stack.stop()
+    stack.discard()
 
 
 def is_back(stack: Stack, name: str, old_pid: int) -> Callable[[], bool]:

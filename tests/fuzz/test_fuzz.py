@@ -20,7 +20,7 @@ def seed(capsys: pytest.CaptureFixture[str], request: pytest.FixtureRequest) -> 
     """Return a new seed, or FUZZ_SEED, printed whether the test passes or not."""
     chosen = int(os.environ.get("FUZZ_SEED") or secrets.randbelow(2**32))
     with capsys.disabled():
-        print(f"\n{request.node.name}: seed {chosen}")  # noqa: T201
+        print(f"\n{request.node.name}: seed {chosen}")
     return chosen
 
 

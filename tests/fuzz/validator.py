@@ -9,7 +9,8 @@ from collections.abc import Iterator
 import numpy as np
 
 from agents.consumer import Record
-from agents.decoding import Validated, Validator, readings_frame
+from agents.decoding import Validated, Validator
+from agents.reading_columns import readings_frame
 from metering.fact import concatenate
 from metering.pricebook import PriceBook
 from metering.validation import refusals

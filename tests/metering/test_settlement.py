@@ -11,7 +11,16 @@ from hypothesis import strategies as st
 from metering.calendar import compile_timeline
 from metering.fact import Columns
 from metering.pricebook import FAR_FUTURE_US, Assignment, Meters, PriceBook
-from metering.settlement import Settled, fold_receipts, plan_batch, settle_batch
+from metering.settlement import (
+    Plan,
+    Settled,
+    fold_receipts,
+    neighbours_wanted,
+    old_rows,
+    plan_batch,
+    repeated_rows,
+    settle_batch,
+)
 from metering.state import NEVER, MeterStates
 from metering.tariff import parse_tariff
 from schemas.frame import ELECTRICAL
@@ -93,8 +102,9 @@ class Ledger:
         self.duplicates = 0
 
     def settle(self, batch: Columns) -> Settled:
-        plan = plan_batch(batch, self.states, self.meters)
-        history = {number: self.live(number, since) for number, since in plan.history_from.items()}
+        old = old_rows(batch, self.states)
+        plan = plan_batch(batch, self.states, self.meters, repeated_rows(batch, old, self.columns()))
+        history = {number: self.beside(plan, number) for number in batch["meter_no"][plan.wanted].tolist()}
         settled = settle_batch(plan, history, self.states, self.meters, self.prices)
         self.states.put(settled.touched, settled.states)
         names = list(settled.facts)
@@ -105,6 +115,21 @@ class Ledger:
         self.refused += settled.refused
         self.duplicates += settled.duplicates
         return settled
+
+    def columns(self) -> Columns:
+        rows = [row for number in range(1, self.meters.size) for row in self.live(number)]
+        names = ("meter_no", "end_at", "import_wh", "export_wh")
+        return {name: np.array([row[name] for row in rows], np.int64) for name in names}
+
+    def beside(self, plan: Plan, number: int) -> list[dict[str, int]]:
+        """Return what a database gives: only the facts next to the wanted instants."""
+        live, kept = self.live(number), dict[tuple[int, int], dict[str, int]]()
+        for wanted, epoch, at in neighbours_wanted(plan, self.meters):
+            rows = [row for row in live if wanted == number and row["epoch"] == epoch]
+            before = [row for row in rows if row["end_at"] < at][-1:]
+            after = [row for row in rows if row["end_at"] >= at][:1]
+            kept |= {(row["epoch"], row["end_at"]): row for row in before + after}
+        return [kept[key] for key in sorted(kept)]
 
     def live(self, number: int, since: int = 0) -> list[dict[str, int]]:
         newest: dict[tuple[int, int], dict[str, int]] = {}

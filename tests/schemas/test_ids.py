@@ -1,5 +1,7 @@
 """Ids and partitions: our hash is Kafka's, so that any client finds a meter's partition."""
 
+import time
+
 import pytest
 from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient, NewTopic
@@ -32,7 +34,7 @@ def test_partition_is_one_of_the_topics(key: str, partitions: int) -> None:
 
 @pytest.mark.stack
 def test_partition_of_a_key_is_where_kafkas_murmur2_random_puts_it(stack: Stack) -> None:
-    bootstrap, topic, partitions = stack.addresses["kafka"], "edges.partitions", 7
+    bootstrap, topic, partitions = stack.addresses["kafka"], f"partitions.{time.time_ns()}", 7
     admin = AdminClient({"bootstrap.servers": bootstrap})
     admin.create_topics([NewTopic(topic, partitions, 1)])[topic].result(20)
     put: dict[str, int] = {}

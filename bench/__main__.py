@@ -1,0 +1,155 @@
+"""`python -m bench [NAME …]`: measures on this machine, prints min/median/max, and writes bench/results/*.json.
+
+Names: core settle path latency restart disk; without any, all. TEST_TIMESCALE_DSN adds TimescaleDB to settle and disk.
+"""
+
+import argparse
+import datetime as dt
+import json
+import os
+import platform
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from bench import core, disk, latency, path, restart, settle
+from bench.rig import Rig, repeats, spread
+
+RESULTS = Path(__file__).parent / "results"
+RUNS = 3
+TIMESCALE_DSN = os.environ.get("TEST_TIMESCALE_DSN")
+
+
+def show(title: str, values: list[float], unit: str = "readings/s") -> dict[str, float]:
+    """Print and return min, median and max."""
+    found = spread(values)
+    print(f"{title:58} {found['min']:>12,.0f} {found['median']:>12,.0f} {found['max']:>12,.0f}  {unit}", flush=True)
+    return found
+
+
+def bench_core(_rig: Rig) -> dict[str, Any]:
+    """(a) The core alone."""
+    return {"readings_per_s": show("core: validate + settle, one core", [core.run_once(n) for n in range(RUNS)])}
+
+
+def bench_settle(rig: Rig) -> dict[str, Any]:
+    """(b) Kafka → committed against memory-fed, on each database."""
+    servers = {"postgresql": rig.addresses.database}
+    if TIMESCALE_DSN:
+        servers["timescaledb"] = TIMESCALE_DSN
+    else:
+        print("no TEST_TIMESCALE_DSN: TimescaleDB is not measured", file=sys.stderr)
+    frames, energy_wh = settle.make_frames()
+    return {name: _bench_settle(rig, name, server, frames, energy_wh) for name, server in servers.items()}
+
+
+def _bench_settle(rig: Rig, name: str, server: str, frames: list[list[bytes]], energy_wh: int) -> dict[str, Any]:
+    readings = settle.METERS * settle.ROUNDS
+    cases: dict[str, tuple[int, dict[str, str]]] = {
+        "memory": (0, {}),
+        "one worker": (1, {}),
+        "two workers": (2, {}),
+        "memory, state in every transaction": (0, {"settle.checkpoint_batches": "1"}),
+    }
+    rates: dict[str, list[float]] = {case: [] for case in cases}
+    costs: dict[str, list[dict[str, float]]] = {case: [] for case in cases}
+    for _ in repeats(RUNS):
+        for case, (workers, values) in cases.items():
+            place = rig.place(settle.METERS, server, values)
+            if workers:
+                found = settle.from_kafka(rig, place, workers, frames)
+                rates[case].append(found["readings_per_s"])
+                costs[case].append(found["cpu_s_per_million"])
+            else:
+                rates[case].append(settle.from_memory(place, rig.addresses.kafka, frames))
+            settle.check_sum(place, readings, energy_wh)
+            rig.drop(place)
+    table = {case: show(f"{name}: {case}", values) for case, values in rates.items()}
+    ratios = {
+        "one worker : memory": [b / a for a, b in zip(rates["memory"], rates["one worker"], strict=True)],
+        "two workers : one": [b / a for a, b in zip(rates["one worker"], rates["two workers"], strict=True)],
+        "checkpoints : state each time": [
+            a / b for a, b in zip(rates["memory"], rates["memory, state in every transaction"], strict=True)
+        ],
+    }
+    for title, values in ratios.items():
+        found = spread(values)
+        print(f"{name + ': ' + title:58} {found['min']:>12.2f} {found['median']:>12.2f} {found['max']:>12.2f}")
+    return {
+        "readings_per_s": table,
+        "ratios": {title: spread(values) for title, values in ratios.items()},
+        "cpu_s_per_million": costs,
+    }
+
+
+def bench_path(rig: Rig) -> dict[str, Any]:
+    """(c) MQTT → committed."""
+    results: dict[str, Any] = {}
+    for per_message, readings in ((1, 200_000), (100, 1_000_000)):
+        for way, run in (("drain", path.drain), ("live", path.live)):
+            found = [run(rig, readings, per_message) for _ in repeats(RUNS)]
+            title = f"MQTT → committed, {way}, {per_message} a message"
+            rates = show(title, [row["readings_per_s"] for row in found])
+            results[f"{way} {per_message}"] = {"readings_per_s": rates, "runs": found}
+    return results
+
+
+def bench_latency(rig: Rig) -> dict[str, Any]:
+    """(d) Publish → charge, publish → alarm."""
+    found = [latency.run_once(rig) for _ in repeats(RUNS)]
+    for kind, percent in (("charge", "p50"), ("charge", "p99"), ("alarm", "p99")):
+        show(f"publish → {kind} visible, {percent}", [row[f"{kind}_ms"][percent] for row in found], "ms")
+    return {"runs": found}
+
+
+def bench_restart(rig: Rig) -> dict[str, Any]:
+    """(e) Restart with a million meters."""
+    found = [restart.run_once(rig) for _ in repeats(RUNS)]
+    show("restart, 1,000,000 meters: first commit after", [row["first_commit_s"] for row in found], "s")
+    small = restart.run_once(rig, restart.SMALL)
+    each = [(row["memory_mb"] - small["memory_mb"]) * 1024**2 / (row["meters"] - restart.SMALL) for row in found]
+    return {"runs": found, "bytes_a_meter": show("memory of the worker a meter", each, "bytes")}
+
+
+def bench_disk(rig: Rig) -> dict[str, Any]:
+    """(f) Bytes a reading on disk."""
+    servers = {"postgresql": rig.addresses.database} | ({"timescaledb": TIMESCALE_DSN} if TIMESCALE_DSN else {})
+    rows = [disk.measure(server, kind, disk.METERS, disk.DAYS) for server in servers.values() for kind in disk.KINDS]
+    print(disk.table(rows))
+    return {"rows": rows}
+
+
+BENCHES: dict[str, Callable[[Rig], dict[str, Any]]] = {
+    "core": bench_core,
+    "settle": bench_settle,
+    "path": bench_path,
+    "latency": bench_latency,
+    "restart": bench_restart,
+    "disk": bench_disk,
+}
+
+
+def main() -> None:
+    """Run what is named."""
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser.add_argument("names", nargs="*", choices=[*BENCHES, []], metavar="NAME")
+    names = parser.parse_args().names or list(BENCHES)
+    directory = Path(tempfile.mkdtemp(prefix="gridtally-bench-"))
+    rig = Rig(directory)
+    head = f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
+    print(f"{head}, load {os.getloadavg()[0]:.1f}\n{'':58} {'min':>12} {'median':>12} {'max':>12}")
+    try:
+        for name in names:
+            found = {"at": dt.datetime.now(dt.UTC).isoformat(), "machine": head, **BENCHES[name](rig)}  # noqa: TID251
+            RESULTS.mkdir(exist_ok=True)
+            (RESULTS / f"{name}.json").write_text(json.dumps(found, indent=1) + "\n")
+    finally:
+        rig.stop()
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    main()
