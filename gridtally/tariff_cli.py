@@ -75,7 +75,10 @@ def parse_document(file: Path) -> Any:
 def check(
     files: Annotated[list[Path], typer.Argument(help="Tariff documents, YAML or JSON.", metavar="FILE…")],
 ) -> None:
-    """Check tariff documents; every fault is listed with its place. Warnings do not fail."""
+    """Check tariff documents; every fault is listed with its place. Warnings do not fail.
+
+    Example: gridtally tariff check tariffs/examples/uk-flat.yaml
+    """
     from metering.tariff import TariffError
 
     bad = 0
@@ -102,7 +105,10 @@ def show(
     file: Annotated[Path, typer.Argument(help="Tariff document.")],
     svg: Annotated[Path | None, typer.Option("--svg", help="Write the picture of the week's periods as SVG.")] = None,
 ) -> None:
-    """Show a tariff as a sheet: prices, charges, and a picture of the week's periods."""
+    """Show a tariff as a sheet: prices, charges, and a picture of the week's periods.
+
+    Example: gridtally tariff show tariffs/examples/uk-economy-7.yaml --svg week.svg
+    """
     from gridtally.tariff_sheet import sheet, week_svg
 
     with telling(file):
@@ -135,7 +141,10 @@ def rate_command(  # noqa: PLR0917  # an option each
         str | None, typer.Option("--service-since", help="First day of service, for annual tiers.")
     ] = None,
 ) -> None:
-    """Make the bills of a load under a tariff, without any server."""
+    """Make the bills of a load under a tariff, without any server.
+
+    Example: gridtally tariff rate tariffs/examples/uk-flat.yaml --load load.csv --json
+    """
     from metering.bill import History
     from metering.load_file import read_load
     from metering.rating import rate
@@ -170,7 +179,10 @@ def import_urdb(
     zone: Annotated[str | None, typer.Option("--zone", help="Time zone, such as America/Los_Angeles.")] = None,
     tiers: Annotated[str, typer.Option("--tiers", help="sequential or proportional.")] = "sequential",
 ) -> None:
-    """Make a tariff document of a URDB rate; what it cannot say is named in it and here."""
+    """Make a tariff document of a URDB rate; what it cannot say is named in it and here.
+
+    Example: gridtally tariff import-urdb rate.json --zone America/Los_Angeles -o rate.yaml
+    """
     import yaml
 
     from connectors.urdb import UrdbError, document_from_urdb, parse_urdb

@@ -1,5 +1,7 @@
 """Checks of tariff documents: every fault at once with its place, and what is only warned of."""
 
+# ruff: noqa: E501  # a case a line
+
 import copy
 from typing import Any
 
