@@ -147,11 +147,12 @@ def charge_columns(pricing: CyclePricing, quantities_wh: Int64Column, as_of_us: 
     steepest = int(np.abs(pricing.price).max() + max(int(np.abs(ladder.adder).max()) for ladder in pricing.ladders))
     assert int(np.abs(total_wh).max(initial=0)) * steepest < AMOUNT_MAX
     amount = quantities_wh @ pricing.price
-    before_wh = np.zeros_like(total_wh)
+    before_wh = np.zeros(1, np.int64)
     for ladder in pricing.ladders:
         if ladder.is_reset:
-            before_wh = np.zeros_like(total_wh)
-        after_wh = before_wh + quantities_wh[:, ladder.slots].sum(axis=1)
+            before_wh = np.zeros(1, np.int64)
+        is_only = len(pricing.ladders) == 1
+        after_wh = before_wh + (total_wh if is_only else quantities_wh[:, ladder.slots].sum(axis=1))
         amount += tier.wh_in_tiers(before_wh, after_wh, ladder.edges_wh) @ ladder.adder
         before_wh = after_wh
     due = sum((Fraction(line.amount_unrounded) for line in _fixed(pricing, as_of_us)), Fraction(0))

@@ -1,6 +1,6 @@
 """Our bills against NREL PySAM's, component by component and month by month, before any rounding.
 
-PySAM is an oracle, not a dependency: it is taken from where it is installed, or from the folder that GRIDTALLY_PYSAM names
+PySAM is an oracle, not a dependency: it is taken from where it is installed, or from the folder that PYSAM_PATH names
 (a site-packages folder of another environment with `pip install nrel-pysam`).
 
 Differences of meaning, each met by how the cases are made, not hidden by a tolerance:
@@ -39,10 +39,10 @@ from metering.tariff import parse_tariff
 from metering.usage import Load
 from tests.golden.made_load import SHARED
 
-if os.environ.get("GRIDTALLY_PYSAM"):
-    sys.path.append(os.environ["GRIDTALLY_PYSAM"])
+if os.environ.get("PYSAM_PATH"):
+    sys.path.append(os.environ["PYSAM_PATH"])
 oracle = pytest.importorskip(
-    "PySAM.Utilityrate5", reason="PySAM is not installed: pip install nrel-pysam, or set GRIDTALLY_PYSAM"
+    "PySAM.Utilityrate5", reason="PySAM is not installed: pip install nrel-pysam, or set PYSAM_PATH"
 )
 
 ZONE = "Etc/GMT+8"
