@@ -36,6 +36,7 @@ bench: $(STAMP_DEV) ## Measure; prints min/median/max and writes bench/results
 
 docs: $(STAMP) ## Write docs/schemas and docs/reference.md from the code
 	@$(BIN)/python -m schemas.message docs/schemas
+	@$(BIN)/python -m schemas.tariff docs/schemas
 	@$(BIN)/python -m gridtally.reference docs/reference.md
 
 clean: ## Remove the environment, not the data

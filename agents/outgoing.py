@@ -11,7 +11,7 @@ import pyarrow as pa
 from agents.frames import ReadingBatch
 from metering.calendar import Timeline
 from metering.pricebook import PriceBook
-from metering.pricing import time_of_use_tiers
+from metering.running import charge_columns, compile_cycle
 from metering.settlement import Settled, mean_power_w
 from metering.state import NEVER, Int64Column
 from schemas.frame import CHARGES_SCHEMA, RECEIPTS_SCHEMA, encode_frame
@@ -41,7 +41,7 @@ class Charges:
         prices: PriceBook = self._registry.prices
         line: Timeline = prices.timelines[tariff_index]
         cycle = int(np.searchsorted(line.cycle_start_s, cycle_start // 1_000_000))
-        return time_of_use_tiers.compile_cycle(prices.tariffs[tariff_index], line, cycle)
+        return compile_cycle(prices.tariffs[tariff_index], line, cycle)
 
     def frame(self, settled: Settled, batch: ReadingBatch) -> Outgoing | None:
         """Return the charges of all meters with new facts."""
@@ -58,7 +58,7 @@ class Charges:
             same = (tariff == index) & (states.cycle_start == cycle_start)
             pricing = self.cycle(index, cycle_start)
             as_of = int(states.last_at[same].max())
-            amount[same] = time_of_use_tiers.charge_columns(pricing, states.quantities_wh[same], as_of)
+            amount[same] = charge_columns(pricing, states.quantities_wh[same], as_of)
             scale[same] = pricing.amount_scale
         currency = [item.currency for item in self._registry.prices.tariffs]
         arrays = [

@@ -108,7 +108,7 @@ def _windows(version: TariffVersion, season: str, period: str, words: Words) -> 
             hours = f"{_clock(window.start_minute)}–{_clock(window.end_minute)}"
             everyday = len(window.day_types) == 3
             texts.append(
-                hours if everyday else f"{hours} ({', '.join(words[day] for day in sorted(window.day_types))})"
+                hours if everyday else f"{hours} ({', '.join(words.get(day, day) for day in sorted(window.day_types))})"
             )
     if period == version.rest_period:
         texts.append(words.rest_of_day)

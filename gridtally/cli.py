@@ -25,6 +25,7 @@ from gridtally.options import (
     running,
     settings_of,
 )
+from gridtally.tariff_cli import tariff_app
 from schemas.settings import Loaded, describe
 
 app = typer.Typer(
@@ -40,6 +41,7 @@ worker_app = typer.Typer(help="Run one worker of a deployment with its own servi
 app.add_typer(worker_app, name="worker")
 app.add_typer(import_app, name="import")
 app.add_typer(letters_app, name="dead-letters")
+app.add_typer(tariff_app, name="tariff")
 app.command("open-epoch")(open_epoch_command)
 
 

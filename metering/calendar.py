@@ -6,6 +6,8 @@ what its local clock shows, so the hour that comes twice in autumn is priced by 
 
 import dataclasses
 import datetime as dt
+import functools
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -15,6 +17,8 @@ from metering.state import SLOTS, Int64Column
 from metering.tariff import Tariff, TariffError, TariffVersion
 
 US = 1_000_000
+DAY_S = 86_400
+NO_FLAGS: Mapping[str, frozenset[dt.date]] = {}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,41 +43,80 @@ class Timeline:
     """Bucket of each slot, by cycle."""
 
 
+@dataclasses.dataclass(frozen=True)
+class Segments:
+    """Times of constant price bucket, consecutive and sorted."""
+
+    start_s: Int64Column
+    """Shape (n,), epoch seconds; a segment ends where the next one starts."""
+    bucket: NDArray[np.int64]
+    """Shape (n,), code of the price bucket in the tariff."""
+
+
+def compile_segments(
+    tariff: Tariff,
+    start_on: dt.date,
+    end_on: dt.date,
+    *,
+    edges_s: Iterable[int] = (),
+    flags: Mapping[str, frozenset[dt.date]] = NO_FLAGS,
+) -> Segments:
+    """Return the price buckets of the local days ``[start_on, end_on)``.
+
+    Args:
+        tariff: Checked tariff.
+        start_on: First local day of the billing clock.
+        end_on: Day after the last.
+        edges_s: Instants at which a segment begins whether its bucket changes or not, epoch seconds.
+        flags: Published days by flag.
+    """
+    low, high = local_midnight_s(tariff, start_on), local_midnight_s(tariff, end_on)
+    codes = {key: code for code, key in enumerate(tariff.buckets)}
+    compiler = _DayCompiler(tariff, flags)
+    found: dict[int, int] = {}
+    for day in _days(start_on - dt.timedelta(days=1), end_on + dt.timedelta(days=2)):
+        for start_s, version, season, period in compiler.day(day):
+            found[start_s] = codes[version, season, period]
+    starts = np.array(sorted(found), np.int64)
+    buckets = np.array([found[start] for start in starts.tolist()], np.int64)
+    cuts = np.unique(np.array([low, *(edge for edge in edges_s if low <= edge < high)], np.int64))
+    every = np.union1d(starts[(starts >= low) & (starts < high)], cuts)
+    bucket = buckets[np.searchsorted(starts, every, side="right") - 1]
+    kept = np.ones(len(every), np.bool_)
+    kept[1:] = (bucket[1:] != bucket[:-1]) | np.isin(every[1:], cuts)
+    return Segments(every[kept], bucket[kept])
+
+
 def compile_timeline(tariff: Tariff, start_on: dt.date, end_on: dt.date) -> Timeline:
     """Return the timeline of a tariff over whole calendar months that hold the given days.
 
     Raises:
         TariffError: A cycle has more than SLOTS price buckets.
     """
-    codes = {key: code for code, key in enumerate(tariff.buckets)}
-    segments: list[tuple[int, int, int, int]] = []
-    cycles: list[tuple[int, int]] = []
-    cycle_buckets: list[tuple[int, ...]] = []
-    month = start_on.replace(day=1)
-    while month < end_on:
-        following = (month + dt.timedelta(days=32)).replace(day=1)
-        cycle = len(cycles)
-        cycles.append((local_midnight_s(tariff, month), local_midnight_s(tariff, following)))
-        used: set[int] = set()
-        for day in _days(month, following):
-            for start_s, version, season, period in _day_segments(tariff, day):
-                bucket = codes[version, season, period]
-                used.add(bucket)
-                if not segments or segments[-1][1:] != (bucket, cycle, version):
-                    segments.append((start_s, bucket, cycle, version))
+    months = [start_on.replace(day=1)]
+    while months[-1] < end_on:
+        months.append((months[-1] + dt.timedelta(days=32)).replace(day=1))
+    edges = np.array([local_midnight_s(tariff, month) for month in months], np.int64)
+    segments = compile_segments(tariff, months[0], months[-1], edges_s=edges.tolist())
+    cycle = np.searchsorted(edges, segments.start_s, side="right") - 1
+    cycle_buckets = []
+    slot = np.zeros(len(cycle), np.int32)
+    for index in range(len(months) - 1):
+        here = cycle == index
+        used = np.unique(segments.bucket[here])
         if len(used) > SLOTS:
-            raise TariffError([f"{tariff.tariff_id}: {len(used)} prices in {month:%Y-%m}, at most {SLOTS}"])
-        cycle_buckets.append(tuple(sorted(used)))
-        month = following
-    slots = [cycle_buckets[cycle].index(bucket) for _, bucket, cycle, _ in segments]
+            raise TariffError([f"{tariff.tariff_id}: {len(used)} prices in {months[index]:%Y-%m}, at most {SLOTS}"])
+        slot[here] = np.searchsorted(used, segments.bucket[here])
+        cycle_buckets.append(tuple(used.tolist()))
+    version = np.array([key[0] for key in tariff.buckets], np.int32)
     return Timeline(
-        start_s=np.array([segment[0] for segment in segments], np.int64),
-        slot=np.array(slots, np.int32),
-        bucket=np.array([segment[1] for segment in segments], np.int32),
-        cycle=np.array([segment[2] for segment in segments], np.int32),
-        version=np.array([segment[3] for segment in segments], np.int32),
-        cycle_start_s=np.array([start for start, _ in cycles], np.int64),
-        cycle_end_s=np.array([end for _, end in cycles], np.int64),
+        start_s=segments.start_s,
+        slot=slot,
+        bucket=segments.bucket.astype(np.int32),
+        cycle=cycle.astype(np.int32),
+        version=version[segments.bucket],
+        cycle_start_s=edges[:-1],
+        cycle_end_s=edges[1:],
         cycle_buckets=tuple(cycle_buckets),
     )
 
@@ -84,42 +127,80 @@ def _days(first: dt.date, end: dt.date) -> list[dt.date]:
 
 def local_midnight_s(tariff: Tariff, day: dt.date) -> int:
     """Return when a local day begins, epoch seconds."""
-    return int(dt.datetime.combine(day, dt.time(), tariff.zone).timestamp())
+    return _midnight_s(tariff.zone, day)
 
 
-def _day_segments(tariff: Tariff, day: dt.date) -> list[tuple[int, int, str, str]]:
-    """Return (start, version, season, period) of a local day, in order of time; equal neighbours may be there."""
-    version_index = tariff.version_index_on(day)
-    version = tariff.versions[version_index]
-    season, day_type = version.season_of(day), version.day_type_of(day)
-    start_s = local_midnight_s(tariff, day)
-    end_s = local_midnight_s(tariff, day + dt.timedelta(days=1))
-    instants = {start_s, *_clock_instants(tariff, day, version)}
-    if end_s - start_s != 86_400:
-        instants.add(_offset_change_s(tariff, start_s, end_s))
-    segments = []
-    for instant in sorted(at for at in instants if start_s <= at < end_s):
-        local = dt.datetime.fromtimestamp(instant, tariff.zone)
-        period = version.period_of(season, day_type, local.hour * 60 + local.minute)
-        segments.append((instant, version_index, season, period))
-    return segments
+def _midnight_s(zone: dt.tzinfo, day: dt.date) -> int:
+    return int(dt.datetime.combine(day, dt.time(), zone).timestamp())
 
 
-def _clock_instants(tariff: Tariff, day: dt.date, version: TariffVersion) -> set[int]:
-    """Return when the local clock shows the ends of windows; twice where it shows them twice."""
+class _DayCompiler:
+    """Finds the segments of days of the schedule's clock; days alike are looked at once."""
+
+    def __init__(self, tariff: Tariff, flags: Mapping[str, frozenset[dt.date]]) -> None:
+        self._tariff = tariff
+        self._flags = flags
+        self._pattern = functools.lru_cache(4096)(self._pattern_of)
+
+    def day(self, day: dt.date) -> list[tuple[int, int, str, str]]:
+        """Return (start, version, season, period) of a day, in order of time."""
+        tariff = self._tariff
+        zone = tariff.schedule_zone
+        start_s, end_s = _midnight_s(zone, day), _midnight_s(zone, day + dt.timedelta(days=1))
+        flags = frozenset(name for name, days in self._flags.items() if day in days)
+        around = {tariff.version_index_on(day + dt.timedelta(days=shift)) for shift in (-1, 0, 1)}
+        version = tariff.version_index_on(day)
+        one_version = zone is tariff.zone or len(around) == 1
+        if one_version and end_s - start_s == DAY_S:
+            season = tariff.versions[version].season_of(day)
+            labels = tariff.versions[version].labels_of(day, flags)
+            return [
+                (start_s + minute * 60, version, season, period)
+                for minute, period in self._pattern(version, season, labels)
+            ]
+        return self._odd_day(day, start_s, end_s, around, flags)
+
+    def _pattern_of(self, version: int, season: str, labels: frozenset[str]) -> list[tuple[int, str]]:
+        item = self._tariff.versions[version]
+        minutes = {0, *(edge for window in item.windows for edge in (window.start_minute, window.end_minute))}
+        return [(minute, item.period_of(season, labels, minute)) for minute in sorted(minutes - {1440})]
+
+    def _odd_day(
+        self, day: dt.date, start_s: int, end_s: int, around: set[int], flags: frozenset[str]
+    ) -> list[tuple[int, int, str, str]]:
+        """Return the segments of a day on which a clock or a version changes, instant by instant."""
+        tariff, zone = self._tariff, self._tariff.schedule_zone
+        instants = {start_s, _midnight_s(tariff.zone, day), _midnight_s(tariff.zone, day + dt.timedelta(days=1))}
+        for version in around:
+            instants |= _clock_instants(zone, day, tariff.versions[version])
+        if end_s - start_s != DAY_S:
+            instants.add(_offset_change_s(zone, start_s, end_s))
+        segments = []
+        for instant in sorted(at for at in instants if start_s <= at < end_s):
+            version = tariff.version_index_on(dt.datetime.fromtimestamp(instant, tariff.zone).date())
+            item = tariff.versions[version]
+            local = dt.datetime.fromtimestamp(instant, zone)
+            season = item.season_of(day)
+            period = item.period_of(season, item.labels_of(day, flags), local.hour * 60 + local.minute)
+            segments.append((instant, version, season, period))
+        return segments
+
+
+def _clock_instants(zone: dt.tzinfo, day: dt.date, version: TariffVersion) -> set[int]:
+    """Return when the clock shows the ends of windows; twice where it shows them twice."""
     minutes = {edge for window in version.windows for edge in (window.start_minute, window.end_minute)}
     instants = set()
     for minute in minutes - {0, 1440}:
-        clock = dt.datetime.combine(day, dt.time(minute // 60, minute % 60), tariff.zone)
+        clock = dt.datetime.combine(day, dt.time(minute // 60, minute % 60), zone)
         instants |= {int(clock.replace(fold=fold).timestamp()) for fold in (0, 1)}
     return instants
 
 
-def _offset_change_s(tariff: Tariff, low_s: int, high_s: int) -> int:
+def _offset_change_s(zone: dt.tzinfo, low_s: int, high_s: int) -> int:
     """Return the instant inside ``(low_s, high_s]`` at which the offset from UTC changes."""
 
     def offset(at_s: int) -> Any:
-        return dt.datetime.fromtimestamp(at_s, tariff.zone).utcoffset()
+        return dt.datetime.fromtimestamp(at_s, zone).utcoffset()
 
     before = offset(low_s)
     while high_s - low_s > 1:
@@ -131,7 +212,7 @@ def _offset_change_s(tariff: Tariff, low_s: int, high_s: int) -> int:
     return high_s
 
 
-def segment_of(timeline: Timeline, at_us: Int64Column) -> NDArray[np.int64]:
+def segment_of(timeline: Timeline | Segments, at_us: Int64Column) -> NDArray[np.int64]:
     """Return the segment of each instant.
 
     Args:
@@ -142,7 +223,7 @@ def segment_of(timeline: Timeline, at_us: Int64Column) -> NDArray[np.int64]:
 
 
 def split_energy_columns(
-    timeline: Timeline, start_us: Int64Column, end_us: Int64Column, energy_wh: Int64Column
+    timeline: Timeline | Segments, start_us: Int64Column, end_us: Int64Column, energy_wh: Int64Column
 ) -> tuple[Int64Column, NDArray[np.int64], Int64Column]:
     """Return the energy of intervals by segment: evenly over time, in whole Wh, the pieces of a row summing to it.
 
@@ -174,7 +255,7 @@ def split_energy_columns(
     return row[order], segment[order], piece_wh[order]
 
 
-def split_energy(timeline: Timeline, start_us: int, end_us: int, energy_wh: int) -> list[tuple[int, int]]:
+def split_energy(timeline: Timeline | Segments, start_us: int, end_us: int, energy_wh: int) -> list[tuple[int, int]]:
     """Return segment and energy of the pieces of one interval; see `split_energy_columns`."""
     edges = timeline.start_s
     segment = max(int(np.searchsorted(edges, start_us // US, side="right")) - 1, 0)

@@ -17,7 +17,8 @@ from psycopg.pq import TransactionStatus
 
 from metering.calendar import compile_timeline
 from metering.pricebook import FAR_FUTURE_US, Assignment, Meters, PriceBook
-from metering.tariff import Tariff, parse_tariff
+from metering.running import unsupported_parts
+from metering.tariff import Tariff, TariffError, parse_tariff
 from schemas.ids import is_meter_id
 
 TIMELINE_DAYS_BACK = 800
@@ -173,10 +174,12 @@ def import_tariff(conn: psycopg.Connection, path: Path) -> Tariff:
     """Check a tariff document and put it into the database; the same document again changes nothing.
 
     Raises:
-        TariffError: With every fault of the document.
+        TariffError: With every fault of the document, or the parts that the running charge cannot compute.
     """
     document = yaml.safe_load(path.read_text("utf-8"))
     tariff = parse_tariff(document)
+    if parts := unsupported_parts(tariff):
+        raise TariffError([f"{part}: the running charge cannot compute it yet" for part in parts])
     text = json.dumps(document, sort_keys=True, default=str, ensure_ascii=False)
     digest = hashlib.sha256(text.encode()).hexdigest()
     conn.execute(

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import psycopg
 
+from metering.bill import line_amount
 from metering.fact import FACT_COLUMNS, INT_NULLABLE, Columns
 from metering.pricebook import Meters
-from metering.pricing import time_of_use_tiers
+from metering.running import charge_lines, compile_cycle, quantity_kwh, shown_kind
 from metering.settlement import fold_facts, fold_receipts, price_facts, tariff_of
 from metering.state import NEVER, SLOTS, Int64Column, MeterStates
 from schemas.frame import ELECTRICAL
@@ -298,15 +299,15 @@ def fetch_running_charge(
     tariff = registry.prices.tariffs[assignment.tariff_index]
     line = registry.prices.timelines[assignment.tariff_index]
     cycle = int(np.searchsorted(line.cycle_start_s, cycle_start // 1_000_000))
-    pricing = time_of_use_tiers.compile_cycle(tariff, line, cycle)
-    lines = time_of_use_tiers.charge_lines(pricing, quantities.tolist(), read_at)
+    pricing = compile_cycle(tariff, line, cycle)
+    lines = charge_lines(pricing, quantities.tolist(), read_at)
     views = [
         ChargeLineView(
-            charge.period,
-            str(charge.kind),
-            Decimal(charge.quantity_wh) / 1000,
+            charge.label,
+            shown_kind(charge),
+            quantity_kwh(charge),
             charge.price,
-            charge.amount,
+            line_amount(tariff, charge),
             charge.amount_unrounded,
         )
         for charge in lines

@@ -1,4 +1,4 @@
-"""Price models, one a file: each compiles a billing cycle of a tariff and prices quantities as columns.
+"""Price models, one a file: pure functions over columns and quantities; `metering.rating` composes them.
 
-The seam for further models: `compile_cycle`, `charge_columns` and `charge_lines` with these signatures.
+Energy is whole Wh in numpy columns; shares are fractions; decimals begin where money is made (`rating.Line`).
 """

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from metering.calendar import Timeline, compile_timeline, segment_of, split_energy, split_energy_columns
-from metering.pricing.time_of_use_tiers import CyclePricing, charge_columns, charge_lines, compile_cycle
+from metering.running import CyclePricing, charge_columns, charge_lines, compile_cycle
 from metering.tariff import Tariff, TariffError, parse_tariff
 
 TARIFFS = Path(__file__).parents[2] / "tariffs"

@@ -24,7 +24,7 @@ def is_valid(name: str, value: Any) -> bool:
 
 
 def test_published_schemas_are_those_of_the_code_and_no_others() -> None:
-    published = {path.name: path.read_text("utf-8") for path in DIRECTORY.iterdir()}
+    published = {path.name: path.read_text("utf-8") for path in DIRECTORY.iterdir() if path.name != "tariff.json"}
     assert published == {f"{name}.json": schema_text(schema) for name, schema in json_schemas().items()}, (
         "run `make docs`"
     )
@@ -33,6 +33,8 @@ def test_published_schemas_are_those_of_the_code_and_no_others() -> None:
 def test_make_docs_writes_them(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "schemas.message", str(tmp_path / "new" / "schemas")]
     subprocess.run(command, check=True, cwd=DIRECTORY.parent.parent)
+    tariff = [part.replace("schemas.message", "schemas.tariff") for part in command]
+    subprocess.run(tariff, check=True, cwd=DIRECTORY.parent.parent)
     written = {path.name: path.read_text("utf-8") for path in (tmp_path / "new" / "schemas").iterdir()}
     assert written == {path.name: path.read_text("utf-8") for path in DIRECTORY.iterdir()}
     no_directory = subprocess.run(
