@@ -93,6 +93,7 @@ async def test_the_app_takes_our_consumer_and_makes_no_server_no_tables_no_leade
     assert made._read_offset[TP("t", 0)] is None
     (agent,) = app.agents.values()
     assert agent.concurrency == 1
+    made._thread.thread_loop.close()
 
 
 # -- batches and errors ------------------------------------------------------------------------------------------
