@@ -58,6 +58,8 @@ class ValidateHandler:
         self._conn: psycopg.Connection | None = None
         self._validator: Validator | None = None
         self._checked = 0.0
+        self._looked = False
+        """Whether this batch has asked for newer master data."""
         self._partition_of = np.zeros(0, np.int64)
         self._progress: dict[tuple[str, int], tuple[int, int]] = {}
 
@@ -77,13 +79,15 @@ class ValidateHandler:
         if self._validator is None:
             self._validator = Validator(load_registry(self.connection()), self._refresh)
         elif time.monotonic() - self._checked > REGISTRY_CHECK_S:
+            self._looked = False
             self._validator.registry = self._refresh(self._validator.registry)
         return self._validator
 
     def _refresh(self, registry: Registry) -> Registry:
-        """Look for newer master data, at most once a second: unknown meters may be many."""
-        if time.monotonic() - self._checked < REGISTRY_CHECK_S:
+        """Look for newer master data, at most once a batch: unknown meters may be many, and one may just have been imported."""
+        if self._looked:
             return registry
+        self._looked = True
         self._checked = time.monotonic()
         return refresh_registry(self.connection(), registry)
 
@@ -106,6 +110,7 @@ class ValidateHandler:
             todo = skip_replays(row, records)
             if not todo:
                 return
+            self._looked = False
             out = Validated()
             validator = self.validator()
             for record in todo:

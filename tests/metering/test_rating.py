@@ -284,7 +284,7 @@ def at(number: int, hour: int, minute: int = 0) -> dt.datetime:
     ],
     ids=str,
 )
-def test_billed_demand(charge: Any, billed: str) -> None:
+def test_billed_demand_follows_the_basis_of_the_charge(charge: Any, billed: str) -> None:
     tariff = tariff_of(prices="0", demand={"prices": "1", **charge})
     load = with_peak(tariff, (at(7, 10, 15), 2000), (at(7, 10, 30), 1500), (at(8, 12), 1000))
     load.registers["import_wh"][0] = 800
