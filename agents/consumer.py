@@ -15,7 +15,7 @@ import os
 import sys
 import tempfile
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
 
@@ -241,6 +241,18 @@ def by_partition(batch: Sequence[Any]) -> dict[TP, list[Record]]:
         record = Record(message.topic, message.partition, message.offset, message.value or b"")
         parts.setdefault(message.tp, []).append(record)
     return parts
+
+
+def split_by_bytes(records: Sequence[Record], bytes_max: int) -> Iterator[Sequence[Record]]:
+    """Return consecutive parts of at most so many bytes, or of one record where that is larger."""
+    start, size = 0, 0
+    for place, record in enumerate(records):
+        if place > start and size + len(record.value) > bytes_max:
+            yield records[start:place]
+            start, size = place, 0
+        size += len(record.value)
+    if start < len(records):
+        yield records[start:]
 
 
 class _Worker(faust.Worker):

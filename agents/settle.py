@@ -4,13 +4,13 @@ import datetime as dt
 import os
 import socket
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import psycopg
 
 from agents import consumer
-from agents.consumer import Record
+from agents.consumer import Record, split_by_bytes
 from agents.frames import ReadingBatch, bad_frame_letter, batch_from_records
 from agents.outbox import Outbox
 from agents.outgoing import Charges, Outgoing, live_figures
@@ -323,18 +323,6 @@ class SettleHandler:
         self.raw.close()
         if self._conn is not None:
             self._conn.close()
-
-
-def split_by_bytes(records: Sequence[Record], bytes_max: int) -> Iterator[Sequence[Record]]:
-    """Return consecutive parts of at most so many bytes, or of one record where that is larger."""
-    start, size = 0, 0
-    for place, record in enumerate(records):
-        if place > start and size + len(record.value) > bytes_max:
-            yield records[start:place]
-            start, size = place, 0
-        size += len(record.value)
-    if start < len(records):
-        yield records[start:]
 
 
 def keep_refused(

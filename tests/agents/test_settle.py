@@ -5,8 +5,7 @@ import itertools
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agents.consumer import Record
-from agents.settle import split_by_bytes
+from agents.consumer import Record, split_by_bytes
 
 
 @given(st.lists(st.integers(0, 50), max_size=40), st.integers(1, 60))

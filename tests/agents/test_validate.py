@@ -31,8 +31,8 @@ class Validating:
         self.handler = ValidateHandler(ledger.settings, ledger.dsn, ledger.kafka)
         self.offset = self.handler.next_offsets({(self.handler.topics[0], 0)})[self.handler.topics[0], 0]
 
-    def record(self, *messages: tuple[str, bytes]) -> Record:
-        topics = [f"gridtally/v1/meters/{meter_id}/readings" for meter_id, _ in messages]
+    def record(self, *messages: tuple[str, bytes], kind: str = "readings") -> Record:
+        topics = [f"gridtally/v1/meters/{meter_id}/{kind}" for meter_id, _ in messages]
         now_us, size = int(time.time() * 1e6), len(messages)
         value = encode_raw(topics, [payload for _, payload in messages], [now_us] * size, [0] * size, now_us)
         self.offset += 1
@@ -107,3 +107,19 @@ def test_a_batch_twice_changes_nothing_and_a_gap_is_refused(validating: Validati
     assert (validating.counts(), validating.letters()) == before
     validating.commit(records[2], records[3], missing)
     assert validating.counts() == {"next_offset": 5, "readings": 9, "accepted": 5, "refused": 4}
+
+
+def test_event_dated_ahead_of_its_reception_or_long_before_is_refused(validating: Validating) -> None:
+    """An alarm dated in the future would never end by itself."""
+    now = int(time.time())
+    limit = validating.handler.limits.future_max_s
+    ahead, near, old = now + limit + 60, now + limit - 60, now - validating.handler.limits.past_max_days * 86_400 - 60
+    events = [
+        json.dumps({"seq": seq, "at": at, "code": "cover_open"}).encode() for seq, at in enumerate((ahead, near, old))
+    ]
+    validating.commit(validating.record(*(("x-001", event) for event in events), kind="events"))
+    assert [code for code, *_ in validating.letters()] == ["impossible_time"] * 2
+    assert [bytes(row[0]) for row in validating.ledger.sql("select payload from dead_letter order by raw_index")] == [
+        events[0],
+        events[2],
+    ]
