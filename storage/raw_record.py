@@ -1,11 +1,11 @@
 """Fetches single raw messages back from meter.raw: for the bytes of a dead letter, and for whoever asks where a figure is from."""
 
-import msgspec
 import numpy as np
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 
 from metering.state import Int64Column
 from schemas.frame import FrameError, decode_raw
+from schemas.message import element_bytes
 from schemas.topic import METER_RAW
 
 ELEMENTS_PER_MESSAGE = 1024
@@ -14,8 +14,6 @@ MESSAGES_PER_FRAME = 2**20
 """`raw_place` of a fact is element index x this + message index; the bridge puts at most 10,000 into a frame."""
 FETCH_TIMEOUT_S = 2.0
 CACHE_RECORDS_MAX = 8
-
-_ELEMENTS = msgspec.json.Decoder(list[msgspec.Raw])
 
 
 def raw_place_of(raw_index: Int64Column) -> Int64Column:
@@ -50,7 +48,7 @@ class RawMessages:
         if place >= len(messages):
             return "", b""
         topic, payload = messages[place]
-        return topic, _element_of(payload, element)
+        return topic, element_bytes(payload, element)
 
     def _messages(self, partition: int, offset: int) -> list[tuple[str, bytes]]:
         key = (partition, offset)
@@ -78,13 +76,3 @@ class RawMessages:
         """Close the connection."""
         if self._consumer is not None:
             self._consumer.close()
-
-
-def _element_of(payload: bytes, element: int) -> bytes:
-    if not payload.lstrip().startswith(b"["):
-        return payload
-    try:
-        elements = _ELEMENTS.decode(payload)
-    except msgspec.MsgspecError:
-        return payload
-    return bytes(elements[element]) if element < len(elements) else payload
