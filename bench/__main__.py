@@ -30,12 +30,12 @@ def show(title: str, values: list[float], unit: str = "readings/s") -> dict[str,
     return found
 
 
-def bench_core(_rig: Rig) -> dict[str, Any]:
+def bench_core(_rig: Rig, runs: int) -> dict[str, Any]:
     """(a) The core alone."""
-    return {"readings_per_s": show("core: validate + settle, one core", [core.run_once(n) for n in range(RUNS)])}
+    return {"readings_per_s": show("core: validate + settle, one core", [core.run_once(n) for n in range(runs)])}
 
 
-def bench_settle(rig: Rig) -> dict[str, Any]:
+def bench_settle(rig: Rig, runs: int) -> dict[str, Any]:
     """(b) Kafka → committed against memory-fed, on each database."""
     servers = {"postgresql": rig.addresses.database}
     if TIMESCALE_DSN:
@@ -43,10 +43,11 @@ def bench_settle(rig: Rig) -> dict[str, Any]:
     else:
         print("no TEST_TIMESCALE_DSN: TimescaleDB is not measured", file=sys.stderr)
     frames, energy_wh = settle.make_frames()
-    return {name: _bench_settle(rig, name, server, frames, energy_wh) for name, server in servers.items()}
+    return {name: _bench_settle(rig, (name, server), (frames, energy_wh), runs) for name, server in servers.items()}
 
 
-def _bench_settle(rig: Rig, name: str, server: str, frames: list[list[bytes]], energy_wh: int) -> dict[str, Any]:
+def _bench_settle(rig: Rig, database: tuple[str, str], job: tuple[list[list[bytes]], int], runs: int) -> dict[str, Any]:
+    (name, server), (frames, energy_wh) = database, job
     readings = settle.METERS * settle.ROUNDS
     cases: dict[str, tuple[int, dict[str, str]]] = {
         "memory": (0, {}),
@@ -56,7 +57,7 @@ def _bench_settle(rig: Rig, name: str, server: str, frames: list[list[bytes]], e
     }
     rates: dict[str, list[float]] = {case: [] for case in cases}
     costs: dict[str, list[dict[str, float]]] = {case: [] for case in cases}
-    for _ in repeats(RUNS):
+    for _ in repeats(runs):
         for case, (workers, values) in cases.items():
             place = rig.place(settle.METERS, server, values)
             if workers:
@@ -85,36 +86,36 @@ def _bench_settle(rig: Rig, name: str, server: str, frames: list[list[bytes]], e
     }
 
 
-def bench_path(rig: Rig) -> dict[str, Any]:
+def bench_path(rig: Rig, runs: int) -> dict[str, Any]:
     """(c) MQTT → committed."""
     results: dict[str, Any] = {}
     for per_message, readings in ((1, 200_000), (100, 1_000_000)):
         for way, run in (("drain", path.drain), ("live", path.live)):
-            found = [run(rig, readings, per_message) for _ in repeats(RUNS)]
+            found = [run(rig, readings, per_message) for _ in repeats(runs)]
             title = f"MQTT → committed, {way}, {per_message} a message"
             rates = show(title, [row["readings_per_s"] for row in found])
             results[f"{way} {per_message}"] = {"readings_per_s": rates, "runs": found}
     return results
 
 
-def bench_latency(rig: Rig) -> dict[str, Any]:
+def bench_latency(rig: Rig, runs: int) -> dict[str, Any]:
     """(d) Publish → charge, publish → alarm."""
-    found = [latency.run_once(rig) for _ in repeats(RUNS)]
+    found = [latency.run_once(rig) for _ in repeats(runs)]
     for kind, percent in (("charge", "p50"), ("charge", "p99"), ("alarm", "p99")):
         show(f"publish → {kind} visible, {percent}", [row[f"{kind}_ms"][percent] for row in found], "ms")
     return {"runs": found}
 
 
-def bench_restart(rig: Rig) -> dict[str, Any]:
+def bench_restart(rig: Rig, runs: int) -> dict[str, Any]:
     """(e) Restart with a million meters."""
-    found = [restart.run_once(rig) for _ in repeats(RUNS)]
+    found = [restart.run_once(rig) for _ in repeats(runs)]
     show("restart, 1,000,000 meters: first commit after", [row["first_commit_s"] for row in found], "s")
     small = restart.run_once(rig, restart.SMALL)
     each = [(row["memory_mb"] - small["memory_mb"]) * 1024**2 / (row["meters"] - restart.SMALL) for row in found]
     return {"runs": found, "bytes_a_meter": show("memory of the worker a meter", each, "bytes")}
 
 
-def bench_disk(rig: Rig) -> dict[str, Any]:
+def bench_disk(rig: Rig, _runs: int) -> dict[str, Any]:
     """(f) Bytes a reading on disk."""
     servers = {"postgresql": rig.addresses.database} | ({"timescaledb": TIMESCALE_DSN} if TIMESCALE_DSN else {})
     rows = [disk.measure(server, kind, disk.METERS, disk.DAYS) for server in servers.values() for kind in disk.KINDS]
@@ -122,7 +123,7 @@ def bench_disk(rig: Rig) -> dict[str, Any]:
     return {"rows": rows}
 
 
-BENCHES: dict[str, Callable[[Rig], dict[str, Any]]] = {
+BENCHES: dict[str, Callable[[Rig, int], dict[str, Any]]] = {
     "core": bench_core,
     "settle": bench_settle,
     "path": bench_path,
@@ -136,14 +137,17 @@ def main() -> None:
     """Run what is named."""
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("names", nargs="*", choices=[*BENCHES, []], metavar="NAME")
-    names = parser.parse_args().names or list(BENCHES)
+    parser.add_argument("--runs", type=int, default=RUNS, help="of each; at least 3 for figures to be quoted")
+    options = parser.parse_args()
+    names = options.names or list(BENCHES)
+    runs = options.runs
     directory = Path(tempfile.mkdtemp(prefix="gridtally-bench-"))
     rig = Rig(directory)
     head = f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
     print(f"{head}, load {os.getloadavg()[0]:.1f}\n{'':58} {'min':>12} {'median':>12} {'max':>12}")
     try:
         for name in names:
-            found = {"at": dt.datetime.now(dt.UTC).isoformat(), "machine": head, **BENCHES[name](rig)}  # noqa: TID251
+            found = {"at": dt.datetime.now(dt.UTC).isoformat(), "machine": head, **BENCHES[name](rig, runs)}  # noqa: TID251
             RESULTS.mkdir(exist_ok=True)
             (RESULTS / f"{name}.json").write_text(json.dumps(found, indent=1) + "\n")
     finally:
