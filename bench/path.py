@@ -80,7 +80,7 @@ def drain(rig: Rig, readings: int, per_message: int) -> dict[str, Any]:
     wait_for(lambda: place.assigned_stages() >= 3, "the assignments")
     place.spawn("bridge")
     wait_for(lambda: "mqtt_connected" in place.log.read_text(), "the bridge")
-    result = measured(rig, place, time.monotonic(), readings)
+    result = measured(place, costs(rig, place), time.monotonic(), readings)
     rig.drop(place)
     return {**result, "fill_messages_per_s": len(messages) / filled_s}
 
@@ -94,20 +94,25 @@ def live(rig: Rig, readings: int, per_message: int) -> dict[str, Any]:
     wait_for(lambda: "mqtt_connected" in place.log.read_text(), "the bridge")
     time.sleep(1)
     sender = connect(rig.addresses.mqtt, "live")
-    began = time.monotonic()
+    before, began = costs(rig, place), time.monotonic()
     send(sender, messages)
-    result = measured(rig, place, began, readings)
+    result = measured(place, before, began, readings)
     sender.shut()
     rig.drop(place)
     return result
 
 
-def measured(rig: Rig, place: Place, began: float, readings: int) -> dict[str, Any]:
+def costs(rig: Rig, place: Place) -> dict[str, tuple[int, float]]:
+    """Return process and CPU seconds so far of all that takes part."""
+    pids = {" ".join(map(str, p.args[3:5])): p.pid for p in place.processes}  # type: ignore[index]
+    pids |= {name: rig.pid(name) for name in ("mqtt", "kafka", "postgres")}
+    return {name: (pid, cpu_s(pid)) for name, pid in pids.items()}
+
+
+def measured(place: Place, before: dict[str, tuple[int, float]], began: float, readings: int) -> dict[str, Any]:
     """Wait for the last commit, check that the ledger has every reading, and return rate and CPU."""
-    pids = {str(p.args[3:5]): p.pid for p in place.processes} | {n: rig.pid(n) for n in ("mqtt", "kafka", "postgres")}
-    before = {name: cpu_s(pid) for name, pid in pids.items()}
     ended = place.wait_settled(readings)
-    cpu = {name: round((cpu_s(pid) - before[name]) / readings * 1e6, 1) for name, pid in pids.items()}
+    cpu = {name: round((cpu_s(pid) - used) / readings * 1e6, 1) for name, (pid, used) in before.items()}
     found = place.sql("select count(*) from fact where revision = 0")[0][0]
     assert found == readings, (found, readings)
     return {"readings_per_s": readings / (ended - began), "cpu_s_per_million": cpu}

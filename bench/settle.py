@@ -92,7 +92,9 @@ def from_kafka(rig: Rig, place: Place, workers: int, frames: list[list[bytes]]) 
     wanted = METERS * ROUNDS
     processes = [place.spawn("worker", "settle", "--name", f"settle-{n}") for n in range(1, workers + 1)]
     wait_for(lambda: place.assigned() == [PARTITIONS // workers] * workers, "the assignment")
-    pids = {"postgres": [rig.pid("postgres")], "kafka": [rig.pid("kafka")], "settle": [p.pid for p in processes]}
+    pids = {"kafka": [rig.pid("kafka")], "settle": [p.pid for p in processes]}
+    if place.dsn.rsplit("/", 1)[0] == rig.addresses.database.rsplit("/", 1)[0]:  # another server's process is not known
+        pids["postgres"] = [rig.pid("postgres")]
     before = {name: sum(map(cpu_s, items)) for name, items in pids.items()}
     began = time.monotonic()
     fill(place, rig.addresses.kafka, frames)
