@@ -165,9 +165,10 @@ class ValidateHandler:
             batches.setdefault(target, []).append(batch)
         frames: Frames = []
         for target, parts in batches.items():
-            for place, part in enumerate(_joined(parts), 1 - len(parts)):
-                is_last = target == partition and place >= 0
-                frames.append((METER_READINGS, target, encode_frame(part, out.watermark_us if is_last else None)))
+            *earlier, last = _joined(parts)
+            frames += [(METER_READINGS, target, encode_frame(part)) for part in earlier]
+            watermark_us = out.watermark_us if target == partition else None
+            frames.append((METER_READINGS, target, encode_frame(last, watermark_us)))
         frames += self._event_frames(out)
         refused = len(out.refused)
         return frames, OffsetCounts(accepted + refused, accepted, 0, 0, refused, 0)

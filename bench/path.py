@@ -90,7 +90,6 @@ def live(rig: Rig, readings: int, per_message: int) -> dict[str, Any]:
     place = rig.place(METERS)
     messages = make_messages(readings, per_message)
     start_path(place)
-    place.spawn("bridge") if not any("bridge" in p.args for p in place.processes) else None
     wait_for(lambda: "mqtt_connected" in place.log.read_text(), "the bridge")
     time.sleep(1)
     sender = connect(rig.addresses.mqtt, "live")

@@ -40,10 +40,3 @@ def run_once(rig: Rig, meters: int = METERS) -> dict[str, Any]:
     memory = memory_mb(process.pid)
     rig.drop(place)
     return {"meters": meters, "settled": settled, "first_commit_s": round(first_commit - began, 2), "memory_mb": memory}
-
-
-def measure(rig: Rig) -> dict[str, Any]:
-    """Return seconds and bytes a meter, by the difference to a worker with few meters."""
-    small, large = run_once(rig, SMALL), run_once(rig, METERS)
-    each = (large["memory_mb"] - small["memory_mb"]) * 1024**2 / (METERS - SMALL)
-    return {"small": small, "large": large, "bytes_a_meter": round(each)}

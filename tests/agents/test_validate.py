@@ -12,7 +12,7 @@ import pytest
 import agents.validate
 from agents.consumer import Record
 from agents.validate import ValidateHandler
-from schemas.frame import encode_raw
+from schemas.frame import decode_readings, encode_raw, watermark_of
 from storage.offset import GapError
 from storage.registry import import_meters
 from tests.fixtures.fix_ledger import Ledger
@@ -123,3 +123,14 @@ def test_event_dated_ahead_of_its_reception_or_long_before_is_refused(validating
         events[0],
         events[2],
     ]
+
+
+def test_watermark_travels_on_with_readings_and_refusals_of_one_batch(
+    validating: Validating, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frames: list[bytes] = []
+    monkeypatch.setattr(validating.handler.publisher, "produce", lambda topic, _partition, value: frames.append(value))
+    far = json.dumps({"seq": 1, "read_at": READ_AT + 10**6, "import_wh": 1}).encode()
+    validating.commit(validating.record(("x-001", reading(0)), ("x-001", far)))
+    marks = [watermark_of(decode_readings(value)) for value in frames]
+    assert sum(mark is not None for mark in marks) == 1
