@@ -4,7 +4,7 @@ import os
 
 from hypothesis import HealthCheck, settings
 
-pytest_plugins = ["tests.fixtures.fix_stack", "tests.fixtures.fix_ledger"]
+pytest_plugins = ["tests.fixtures.fix_stack", "tests.fixtures.fix_ledger", "tests.fixtures.fix_database"]
 
 settings.register_profile("dev", deadline=None, max_examples=100, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile(
