@@ -34,6 +34,10 @@ class Line:
     """Number of the tier, from 1, of a line that is for one."""
     energy_wh: Fraction = Fraction(0)
     """Energy that the line is the price of, for what is per kWh later."""
+    version: int | None = None
+    """Tariff version whose days the line is of; None is the one at the cycle's end."""
+    days: tuple[dt.date, dt.date] | None = None
+    """Its days; None is all that the tariff holds for."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -55,10 +55,16 @@ def rate(
     return bills
 
 
-def rate_cycle(
-    tariff: Tariff, cycle: Cycle, usage: Usage, inputs: Inputs = NO_INPUTS, history: History = NO_HISTORY
+def rate_cycle(  # all that a bill is made of
+    tariff: Tariff,
+    cycle: Cycle,
+    usage: Usage,
+    inputs: Inputs = NO_INPUTS,
+    history: History = NO_HISTORY,
+    *,
+    until: dt.date | None = None,
 ) -> tuple[Bill, History]:
-    """Return the bill of one cycle and what it leaves to the next."""
+    """Return the bill of one cycle and what it leaves to the next; up to `until` while the cycle runs."""
     start_on, end_on = cycle.days
     history = _turn(tariff, cycle, history)
     usage, history, lines = net_over_bill(tariff, cycle, usage, history)
@@ -66,7 +72,7 @@ def rate_cycle(
     lines += component_lines(tariff, cycle, usage, inputs)
     demand, peaks = demand_lines(tariff, cycle, usage, inputs, history)
     lines += demand
-    lines += fixed_lines(tariff, cycle, inputs)
+    lines += fixed_lines(tariff, cycle, inputs, until)
     lines += reactive_lines(tariff, cycle, usage, lines)
     lines += export_lines(tariff, cycle, usage, inputs)
     lines += surcharge_lines(tariff, cycle, usage, lines)
@@ -169,16 +175,23 @@ def energy_lines(tariff: Tariff, cycle: Cycle, usage: Usage, history: History, i
             continue
         rule = item.document.tier_rule
         is_reset = rule.on_change == "reset"
-        span = next(side.days for side in cycle.sides if side.version == version) if is_reset else cycle.days
+        span = next(side.days for side in cycle.sides if side.version == version) if is_reset else cycle.served
         ladder = ladder_of(tariff, version, first_day)
         demand_kw = billing_demand_kw(tariff, usage) if "kW" in rule.unit.removeprefix("kWh") else Fraction(0)
         bounds = bounds_of(item, ladder, span, demand_kw, history.service_since)
         position = 0 if is_reset else used_wh
         position += {"cycle": 0, "season": history.season_wh, "year": history.year_wh}[rule.per]
         part = _Part(tariff, item, ladder, bounds, usage.bucket[here], energy_wh, position, several, usage.in_order)
-        lines += part.additive_lines() if rule.allocation == "additive" else part.tier_lines()
+        made = part.additive_lines() if rule.allocation == "additive" else part.tier_lines()
+        lines += [dataclasses.replace(line, version=version, days=days_under(cycle, version)) for line in made]
         used_wh += int(energy_wh.sum())
     return lines
+
+
+def days_under(cycle: Cycle, version: int) -> fixed.DaySpan:
+    """Return the days of a cycle under one version."""
+    sides = [side for side in cycle.sides if side.version == version]
+    return sides[0].days[0], sides[-1].days[1]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -283,5 +296,6 @@ def fixed_lines(tariff: Tariff, cycle: Cycle, inputs: Inputs, until: dt.date | N
             count = fixed.units(charge.per, charge.prorate, span, cycle.days)
             unit = charge.per if charge.times is None else f"{charge.times} x {charge.per}"
             if price and times:
-                lines.append(make_line(tariff, "fixed", charge.id, (count * times, unit), price))
+                line = make_line(tariff, "fixed", charge.id, (count * times, unit), price)
+                lines.append(dataclasses.replace(line, version=side.version, days=span))
     return lines

@@ -99,7 +99,7 @@ def _sides(tariff: Tariff, cycle: Cycle) -> list[Side]:
     last = cycle.sides[-1]
     charges = tariff.versions[last.version].document.demand
     if charges and all(charge.on_change == "last" for charge in charges):
-        return [Side(last.version, last.season, cycle.days)]
+        return [Side(last.version, last.season, cycle.served)]
     return list(cycle.sides)
 
 

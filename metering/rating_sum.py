@@ -43,7 +43,7 @@ def _per_kwh(tariff: Tariff, cycle: Cycle, usage: Usage, item: Surcharge, versio
     own = {code: int(wh) for code, wh in enumerate(total_wh.tolist()) if tariff.buckets[code][0] == version and wh}
     if item.bands:
         bands = [(None if band.up_to_kwh is None else Fraction(band.up_to_kwh), band.amount) for band in item.bands]
-        months = Fraction(fixed.days_of(cycle.days), 30) if item.per_days else Fraction(1)
+        months = Fraction(fixed.days_of(cycle.served), 30) if item.per_days else Fraction(1)
         parts = surcharge.by_band(sum(own.values()), bands, months)
     else:
         by_price: dict[Decimal, int] = {}
@@ -93,7 +93,7 @@ def minimum_lines(tariff: Tariff, cycle: Cycle, lines: list[Line], history: Hist
                 continue
             missing = top_up(item.amount, charged + history.year_billed)
         else:
-            times = fixed.units(item.per, item.prorate, cycle.days, cycle.days)
+            times = fixed.units(item.per, item.prorate, cycle.served, cycle.days)
             missing = top_up(decimal_from_fraction(Fraction(item.amount) * times), charged)
         if missing:
             found.append(make_line(tariff, "minimum", item.id, (Fraction(1), item.per), missing))

@@ -59,6 +59,12 @@ class Cycle:
 
     days: DaySpan
     sides: tuple[Side, ...]
+    """Consecutive; where a contract has the tariff for a part of the cycle only, of that part."""
+
+    @property
+    def served(self) -> DaySpan:
+        """Return the days of the cycle that the tariff holds for."""
+        return self.sides[0].days[0], self.sides[-1].days[1]
 
     @property
     def versions(self) -> list[tuple[int, dt.date]]:
