@@ -1,14 +1,17 @@
 """Contracts in the database: read as the pure types of `metering.contract`, entered, given tariffs, ended."""
 
 import datetime as dt
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
 import psycopg
 
 from metering.contract import Contract, ContractTariff
+from metering.contract_terms import terms_needed
 from metering.tariff import Tariff, parse_tariff
+from storage.audit import write_audit
 
 
 class ContractError(ValueError):
@@ -76,3 +79,142 @@ def fetch_tariff(
         known = "" if known_at is None else f" at {known_at.isoformat()}"
         raise ContractError(f"no tariff {tariff_id!r}{known}: `gridtally import tariff FILE` brings one")
     return parse_tariff(row[0]), int(row[1]), str(row[2])
+
+
+def _lock_contract(conn: psycopg.Connection[Any], contract_id: str) -> tuple[int, dt.date, dt.date | None, str, str]:
+    """Return number, first day, end, account and currency of a contract, locked until the transaction ends."""
+    row = conn.execute(
+        "select contract_no, start_on, end_on, account_id, currency from contract join account using (account_no)"
+        " where contract_id = %s for update of contract",
+        (contract_id,),
+    ).fetchone()
+    if row is None:
+        raise ContractError(f"no contract {contract_id!r}: `gridtally import contracts FILE` enters one")
+    return row[0], row[1], row[2], row[3], row[4]
+
+
+def check_tariff(
+    conn: psycopg.Connection[Any], contract_id: str, tariff_id: str, terms: Mapping[str, Decimal], start_on: dt.date
+) -> None:
+    """Refuse a tariff that a contract cannot have from a day on.
+
+    Raises:
+        ContractError: Another currency, a day outside the contract, a term that is missing, an unknown name.
+    """
+    _, first_on, end_on, account_id, currency = _lock_contract(conn, contract_id)
+    tariff, _, _ = fetch_tariff(conn, tariff_id)
+    if tariff.document.currency != currency:
+        raise ContractError(
+            f"tariff {tariff_id} is in {tariff.document.currency}, account {account_id} in {currency}: one account has one"
+            " currency"
+        )
+    if start_on < first_on:
+        raise ContractError(f"{start_on} is before {first_on}, on which {contract_id} starts")
+    if end_on is not None and start_on >= end_on:
+        raise ContractError(f"{contract_id} ends on {end_on}: no tariff can begin on {start_on}")
+    if missing := sorted(terms_needed(tariff) - set(terms)):
+        raise ContractError(f"tariff {tariff_id} needs " + ", ".join(f"--term {name}=20" for name in missing))
+
+
+def set_contract_tariff(  # a row has that many columns
+    conn: psycopg.Connection[Any],
+    contract_id: str,
+    tariff_id: str,
+    start_on: dt.date,
+    terms: Mapping[str, Decimal],
+    who: str,
+) -> list[str]:
+    """Give a contract a tariff from a day on, until its next tariff's day; return what should be known about it.
+
+    A tariff that was entered for the same day is replaced, and kept with when. The same again changes nothing.
+
+    Raises:
+        ContractError: With what is wrong; nothing was changed.
+    """
+    written = {name: format(value.normalize(), "f") for name, value in sorted(terms.items())}
+    with conn.transaction():
+        number, _, _, _, _ = _lock_contract(conn, contract_id)
+        check_tariff(conn, contract_id, tariff_id, terms, start_on)
+        live = conn.execute(
+            "select tariff_id, terms from contract_tariff where contract_no = %s and start_on = %s and replaced_at is null",
+            (number, start_on),
+        ).fetchone()
+        if live == (tariff_id, written):
+            return [f"{contract_id} has {tariff_id} from {start_on} already: nothing was changed"]
+        conn.execute(
+            "update contract_tariff set replaced_at = now()"
+            " where contract_no = %s and start_on = %s and replaced_at is null",
+            (number, start_on),
+        )
+        conn.execute(
+            "insert into contract_tariff (contract_no, start_on, tariff_id, terms, entered_by) values (%s, %s, %s, %s, %s)",
+            (number, start_on, tariff_id, json.dumps(written), who),
+        )
+        detail = {"tariff": tariff_id, "start_on": start_on, "terms": written, "instead_of": live and live[0]}
+        write_audit(conn, who, "contract.tariff", contract_id, detail)
+        return _tariff_notices(conn, number, tariff_id, start_on)
+
+
+def _tariff_notices(conn: psycopg.Connection[Any], number: int, tariff_id: str, start_on: dt.date) -> list[str]:
+    found = []
+    later = conn.execute(
+        "select start_on, tariff_id from contract_tariff where contract_no = %s and start_on > %s and replaced_at is null"
+        " order by start_on limit 1",
+        (number, start_on),
+    ).fetchone()
+    if later is not None:
+        found.append(f"it holds until {later[0]}, when {later[1]} begins")
+    tariff, _, _ = fetch_tariff(conn, tariff_id)
+    valid_to = tariff.versions[-1].document.valid_to
+    if valid_to is not None and valid_to <= start_on:
+        found.append(f"warning: {tariff_id} ended on {valid_to}: its last prices are used on, until it has newer ones")
+    billed = conn.execute(
+        "select count(*), min(start_on) from bill where contract_no = %s and kind = 'invoice' and bill_no is not null"
+        " and state <> 'cancelled' and end_on > %s",
+        (number, start_on),
+    ).fetchone()
+    assert billed is not None
+    if billed[0]:
+        found.append(f"{billed[0]} bills from {billed[1]} on are issued: they are never edited; cancel and rebill them")
+    return found
+
+
+def end_contract(conn: psycopg.Connection[Any], contract_id: str, end_on: dt.date, who: str) -> list[str]:
+    """End a contract before a day; return what should be known about it. The same again changes nothing.
+
+    Raises:
+        ContractError: The day is not after its first, bills of later days are issued, or another contract begins.
+    """
+    with conn.transaction():
+        number, start_on, before, _, _ = _lock_contract(conn, contract_id)
+        if before == end_on:
+            return [f"{contract_id} ends on {end_on} already: nothing was changed"]
+        if end_on <= start_on:
+            raise ContractError(f"{end_on} is not after {start_on}, on which {contract_id} starts")
+        billed = conn.execute(
+            "select bill_no, start_on, end_on from bill where contract_no = %s and kind = 'invoice' and bill_no is not null"
+            " and state <> 'cancelled' and end_on > %s order by end_on limit 1",
+            (number, end_on),
+        ).fetchone()
+        if billed is not None:
+            raise ContractError(f"bill {billed[0]} covers {billed[1]} until {billed[2]}: cancel it first")
+        _refuse_overlap(conn, number, contract_id, end_on)
+        conn.execute("update contract set end_on = %s where contract_no = %s", (end_on, number))
+        gone = conn.execute(
+            "update contract_tariff set replaced_at = now() where contract_no = %s and start_on >= %s"
+            " and replaced_at is null returning tariff_id, start_on",
+            (number, end_on),
+        ).fetchall()
+        write_audit(conn, who, "contract.end", contract_id, {"end_on": end_on, "before": before})
+    return [f"tariff {tariff_id} from {day} on is withdrawn with it" for tariff_id, day in gone]
+
+
+def _refuse_overlap(conn: psycopg.Connection[Any], number: int, contract_id: str, end_on: dt.date) -> None:
+    other = conn.execute(
+        "select o.contract_id, o.start_on from contract c join contract o using (service_point_no)"
+        " where c.contract_no = %s and o.contract_no <> c.contract_no and o.start_on >= c.start_on and o.start_on < %s"
+        " order by o.start_on limit 1",
+        (number, end_on),
+    ).fetchone()
+    if other is not None:
+        raise ContractError(f"{contract_id} until {end_on} overlaps {other[0]}, which starts on {other[1]}")

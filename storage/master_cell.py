@@ -134,3 +134,22 @@ def whole(low: int, high: int) -> Cell:
         return int(text)
 
     return read
+
+
+def read_text(text: str) -> str:
+    """Return a text as it is."""
+    return text
+
+
+def read_word(text: str) -> str:
+    """Return a word in small letters."""
+    if not re.fullmatch(r"[a-z][a-z0-9_-]{0,31}", text):
+        raise ValueError
+    return text
+
+
+def read_currency(text: str) -> str:
+    """Return the three letters of a currency."""
+    if not re.fullmatch(r"[A-Z]{3}", text):
+        raise ValueError
+    return text

@@ -88,6 +88,17 @@ class Rows:
     rows: list[tuple[Any, ...]]
 
 
+@dataclasses.dataclass
+class Outcome:
+    """What an import of one file did, or would do."""
+
+    rows: int = 0
+    new: int = 0
+    changed: int = 0
+    notices: list[str] = dataclasses.field(default_factory=list)
+    """What is allowed and should be known."""
+
+
 # -- reading --------------------------------------------------------------------------------------------------------
 
 
@@ -265,11 +276,15 @@ def bring_up_to_date(
         conn: In a transaction.
         rows: As they were staged.
         table: Where to.
-        given: Column of the file by column of the table that it fills, but for the key.
+        given: Column of the table, but for the key, and the staged column that fills it.
         kept: Columns of the table that never change.
     """
     staged, key = rows.layout.staged, rows.layout.key[0]
-    changing = [name for name, source in given.items() if source in rows.present and name not in kept]
+    changing = [
+        name
+        for name, source in given.items()
+        if (source in rows.present or source not in rows.layout.names) and name not in kept
+    ]
     changed = 0
     if changing:
         sets = ", ".join(f"{name} = s.{given[name]}" for name in changing)
