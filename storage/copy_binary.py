@@ -15,7 +15,47 @@ TRAILER = b"\xff\xff"
 PG_EPOCH_US = 946_684_800_000_000
 """2000-01-01T00:00:00Z, where PostgreSQL's timestamps begin, in epoch µs."""
 
-_LAYOUTS = {"int4": (">i4", 4), "int8": (">i8", 8), "float4": (">f4", 4), "timestamptz": (">i8", 8)}
+PG_EPOCH_DAY = 10_957
+"""2000-01-01, where PostgreSQL's dates begin, in days since 1970."""
+
+_LAYOUTS = {
+    "int4": (">i4", 4),
+    "int8": (">i8", 8),
+    "float4": (">f4", 4),
+    "timestamptz": (">i8", 8),
+    "date": (">i4", 4),
+    "quarters": ("V384", 384),
+}
+
+
+_SHIFTS = {"timestamptz": PG_EPOCH_US, "date": PG_EPOCH_DAY}
+
+
+def decode_copy(data: bytes, types: Sequence[tuple[str, str]]) -> dict[str, NDArray[Any]]:
+    """Return the columns of ``COPY … TO STDOUT (FORMAT binary)`` whose rows have no nulls.
+
+    Args:
+        data: All of it, with header and trailer.
+        types: As of `encode_copy`.
+
+    Raises:
+        ValueError: The data has another layout: a null, or other types.
+    """
+    fields: list[tuple[str, str]] = [("count", ">i2")]
+    for name, kind in types:
+        fields += [(f"{name} length", ">i4"), (name, _LAYOUTS[kind][0])]
+    layout = np.dtype(fields)
+    size = len(data) - len(HEADER) - len(TRAILER)
+    if size % layout.itemsize or not data.startswith(HEADER[:11]):
+        raise ValueError("rows of COPY are not as long as their types are")
+    rows = np.frombuffer(data, layout, size // layout.itemsize, len(HEADER))
+    if any((rows[f"{name} length"] != _LAYOUTS[kind][1]).any() for name, kind in types):
+        raise ValueError("a row of COPY has a null, or another type")
+    found = {}
+    for name, kind in types:
+        column = rows[name].astype(rows[name].dtype.newbyteorder("="))
+        found[name] = column.astype(np.int64) + _SHIFTS[kind] if kind in _SHIFTS else column
+    return found
 
 
 def encode_copy(
@@ -26,7 +66,8 @@ def encode_copy(
     """Return rows in the format of ``COPY … FROM STDIN (FORMAT binary)``.
 
     Args:
-        columns: Columns by name, all of shape (n,). Instants are epoch µs.
+        columns: Columns by name, all of shape (n,). Instants are epoch µs, dates days since 1970, quarters a bytea of
+            96 integers as ``V384``.
         types: Name and type of each column in the order of the COPY; types are the keys of `_LAYOUTS`.
         nulls: For columns that may be null, where they are.
     """
@@ -62,5 +103,5 @@ def _encode_group(
         data[f"{name} length"] = -1 if name in absent else _LAYOUTS[kind][1]
         if name not in absent:
             values = columns[name][rows]
-            data[name] = values - PG_EPOCH_US if kind == "timestamptz" else values
+            data[name] = values - _SHIFTS[kind] if kind in _SHIFTS else values
     return data.tobytes()

@@ -140,6 +140,12 @@ create trigger contract_tariff_changed after insert or update or delete on contr
 create trigger day_flag_changed after insert or update or delete on day_flag
     for each statement execute function bump_registry_version();
 
+-- Which price structure a state's quantities are of (0: the charge comes from the ledger), and the demand window under way.
+alter table meter_state
+    add column cycle_key bigint not null default 0,
+    add column window_start bigint not null default -1,
+    add column window_wh bigint not null default 0;
+
 -- -- what was known when, and sub-totals of days ----------------------------------------------------------------------
 
 -- Settlement notes now and then how far a partition had come: what was known at an instant are the facts below its offset.
@@ -159,18 +165,21 @@ create table ledger_day (
 ) with (fillfactor = 50);
 
 -- Energy of each quarter-hour of a UTC day of a meter: a fold over the facts up to `usage_refresh`, which can be made anew.
--- A long interval is spread evenly over its quarters, so a day may have energy of facts that end later.
+-- A long interval is spread evenly over its quarters, so a day may have energy of facts that end later. A column of quarters is
+-- 96 four-byte integers, least byte first (half of what an array takes on the wire); null is what it nearly always is: nothing
+-- fed in, nothing estimated, every quarter covered.
 create table usage_day (
     meter_no integer not null,
     day date not null,
-    import_wh integer[] not null,
-    export_wh integer[],
-    estimated_wh bigint not null,
-    covered_s integer not null,
+    import_wh bytea not null check (length(import_wh) = 384),
+    export_wh bytea check (length(export_wh) = 384),
+    estimated_wh bytea check (length(estimated_wh) = 384),
+    covered_s bytea check (length(covered_s) = 384),
     quality integer not null,
     refresh_no bigint not null,
     primary key (meter_no, day)
 );
+alter table usage_day alter column import_wh set storage plain, alter column export_wh set storage external;
 
 create table usage_refresh (
     day date not null,
@@ -211,6 +220,8 @@ create table bill_run (
     done integer not null default 0,
     ledger_position jsonb not null,
     refresh_no bigint not null,
+    problems jsonb not null default '[]',
+    uncontracted jsonb not null default '[]',
     created_at timestamptz not null default now(),
     created_by text not null,
     finished_at timestamptz
