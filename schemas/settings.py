@@ -127,6 +127,21 @@ class MetricsSettings(_Section):
     port_base: Port = Field(9780, description="of the bridge; validate, settle, detect, console follow")
 
 
+class BillingSettings(_Section):
+    """How bills are made, and which are looked at before they go out."""
+
+    issuer: str = Field("County Utility", min_length=1, description="name at the head of a bill")
+    due_days: int = Field(21, ge=0, le=365, description="after the day of issue")
+    grace_h: int = Field(12, ge=0, le=720, description="after a cycle's end, for late readings, before it is billed")
+    estimated_percent_max: int = Field(10, ge=0, le=100, description="of the energy; a bill with more is held")
+    change_percent_max: int = Field(25, ge=1, description="of the daily mean against last month or last year")
+    change_wh_min: int = Field(1000, ge=0, description="a day; smaller changes of the daily mean are never held")
+    missing_percent_max: int = Field(2, ge=0, le=100, description="of the time without readings; more is held")
+    register_wh_max: int = Field(1, ge=0, description="between registers and the intervals that they frame")
+    correction_cycles_max: int = Field(24, ge=1, le=120, description="closed cycles looked back at for corrections")
+    workers: int = Field(2, ge=1, le=64, description="processes of a bill run")
+
+
 class Settings(_Section):
     """Everything that can be set."""
 
@@ -140,6 +155,7 @@ class Settings(_Section):
     detect: DetectSettings = DetectSettings()
     console: ConsoleSettings = ConsoleSettings()
     metrics: MetricsSettings = MetricsSettings()
+    billing: BillingSettings = BillingSettings()
 
     @property
     def run_dir(self) -> Path:
