@@ -76,7 +76,7 @@ _CHECKS = (
     (
         "tariff_from",
         "{} is not before {}, on which the contract ends",
-        "select line, tariff_from, end_on from staged_contracts where tariff_from >= end_on",
+        "select line, tariff_from, end_on from staged_contracts where tariff_from >= end_on and start_on < end_on",
     ),
     (
         "contract_id",
@@ -159,8 +159,9 @@ def apply_contracts(conn: psycopg.Connection[Any], rows: Rows, faults: Faults, w
     find_faults(conn, faults, "start_on", fault, _OVERLAPS)
     _check_terms(conn, faults)
     _drop_halves(conn, rows, faults)
-    outcome = Outcome(len(rows.rows), notices=_notices(conn))
-    outcome.new, outcome.changed = _write(conn, rows, who)
+    notices = _notices(conn)
+    outcome = _write(conn, rows, who)
+    outcome.notices = notices
     return outcome
 
 
@@ -234,7 +235,7 @@ def _late(conn: psycopg.Connection[Any]) -> str:
     )
 
 
-def _write(conn: psycopg.Connection[Any], rows: Rows, who: str) -> tuple[int, int]:
+def _write(conn: psycopg.Connection[Any], rows: Rows, who: str) -> Outcome:
     given = {name: name for name in ("account_no", "service_point_no", "start_on", "end_on", "billing_day", "delivery")}
     conn.execute("drop table if exists pg_temp.every_row")
     conn.execute(
@@ -242,7 +243,7 @@ def _write(conn: psycopg.Connection[Any], rows: Rows, who: str) -> tuple[int, in
     )
     conn.execute("alter table staged_contracts rename to every_row")
     conn.execute("alter table first_rows rename to staged_contracts")
-    new, changed = bring_up_to_date(conn, rows, "contract", given, kept=("account_no", "service_point_no", "start_on"))
+    outcome = bring_up_to_date(conn, rows, "contract", given, kept=("account_no", "service_point_no", "start_on"))
     replaced = conn.execute(
         "update contract_tariff t set replaced_at = now() from contract c join every_row s using (contract_id)"
         " where t.contract_no = c.contract_no and t.replaced_at is null and t.start_on = s.tariff_from"
@@ -260,7 +261,9 @@ def _write(conn: psycopg.Connection[Any], rows: Rows, who: str) -> tuple[int, in
         "update contract_tariff t set replaced_at = now() from contract c join staged_contracts s"
         " using (contract_id) where t.contract_no = c.contract_no and t.replaced_at is null and t.start_on >= c.end_on"
     )
-    return new, changed + max(replaced, added - new)
+    outcome.rows = len(rows.rows)
+    outcome.changed += max(replaced, added - outcome.new)
+    return outcome
 
 
 def fetch_contract_rows(conn: psycopg.Connection[Any]) -> Iterator[tuple[Any, ...]]:

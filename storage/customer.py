@@ -47,7 +47,7 @@ def apply_customers(conn: psycopg.Connection[Any], rows: Rows, faults: Faults, w
     del who, faults
     stage(conn, rows)
     given = {name: name for name in CUSTOMERS.names[1:]}
-    return Outcome(len(rows.rows), *bring_up_to_date(conn, rows, "customer", given))
+    return bring_up_to_date(conn, rows, "customer", given)
 
 
 def fetch_customers(conn: psycopg.Connection[Any]) -> Iterator[tuple[Any, ...]]:
@@ -85,7 +85,7 @@ def apply_accounts(conn: psycopg.Connection[Any], rows: Rows, faults: Faults, wh
     )
     drop_faulty(conn, ACCOUNTS, faults)
     given = {"customer_no": "customer_no", "class": "class", "currency": "currency"}
-    return Outcome(len(rows.rows), *bring_up_to_date(conn, rows, "account", given))
+    return bring_up_to_date(conn, rows, "account", given)
 
 
 def fetch_accounts(conn: psycopg.Connection[Any]) -> Iterator[tuple[Any, ...]]:
@@ -109,7 +109,7 @@ def apply_service_points(conn: psycopg.Connection[Any], rows: Rows, faults: Faul
         " (select from service_point p where p.service_point_id = s.service_point_id)) n where n.line = s.line"
     )
     given = {"service_point_no": "service_point_no", "postal_address": "postal_address", "area": "area"}
-    return Outcome(len(rows.rows), *bring_up_to_date(conn, rows, "service_point", given, kept=("service_point_no",)))
+    return bring_up_to_date(conn, rows, "service_point", given, kept=("service_point_no",))
 
 
 def fetch_service_points(conn: psycopg.Connection[Any]) -> Iterator[tuple[Any, ...]]:

@@ -22,6 +22,7 @@ FAULTS_LISTED_MAX = 200
 ROWS_MAX = 2_000_000
 FILE_BYTES_MAX = 1024 * 1024 * 1024
 CELL_CHARS_MAX = 1000
+BEFORE_MAX = 1000
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
@@ -97,6 +98,8 @@ class Outcome:
     changed: int = 0
     notices: list[str] = dataclasses.field(default_factory=list)
     """What is allowed and should be known."""
+    before: dict[str, Any] = dataclasses.field(default_factory=dict)
+    """What changed rows were, by their names, for the audit trail; at most BEFORE_MAX."""
 
 
 # -- reading --------------------------------------------------------------------------------------------------------
@@ -269,8 +272,8 @@ def drop_faulty(conn: psycopg.Connection[Any], layout: Layout, faults: Faults) -
 
 def bring_up_to_date(
     conn: psycopg.Connection[Any], rows: Rows, table: str, given: Mapping[str, str], kept: Iterable[str] = ()
-) -> tuple[int, int]:
-    """Write the staged rows into a table, by the first column of their layout; return how many were new and changed.
+) -> Outcome:
+    """Write the staged rows into a table, by the first column of their layout; return what that did.
 
     Args:
         conn: In a transaction.
@@ -279,25 +282,28 @@ def bring_up_to_date(
         given: Column of the table, but for the key, and the staged column that fills it.
         kept: Columns of the table that never change.
     """
-    staged, key = rows.layout.staged, rows.layout.key[0]
+    staged, key, names = rows.layout.staged, rows.layout.key[0], rows.layout.names
     changing = [
-        name
-        for name, source in given.items()
-        if (source in rows.present or source not in rows.layout.names) and name not in kept
+        name for name, source in given.items() if name not in kept and (source in rows.present or source not in names)
     ]
-    changed = 0
+    outcome = Outcome(len(rows.rows))
     if changing:
         sets = ", ".join(f"{name} = s.{given[name]}" for name in changing)
         differs = " or ".join(f"t.{name} is distinct from s.{given[name]}" for name in changing)
-        update = f"update {table} t set {sets} from {staged} s where t.{key} = s.{key} and ({differs})"
-        changed = conn.execute(update.encode()).rowcount
-    names = ", ".join([key, *given])
+        was = ", ".join(f"'{name}', t.{name}" for name in changing)
+        rows_differ = f"t.{key} = s.{key} and ({differs})"
+        select = f"select t.{key}, jsonb_build_object({was}) from {staged} s join {table} t on {rows_differ}"
+        outcome.before = dict(conn.execute(f"{select} order by s.line limit {BEFORE_MAX}".encode()).fetchall())
+        update = f"update {table} t set {sets} from {staged} s where {rows_differ}"
+        outcome.changed = conn.execute(update.encode()).rowcount if outcome.before else 0
+    columns = ", ".join([key, *given])
     values = ", ".join(f"s.{name}" for name in [key, *given.values()])
     insert = (
-        f"insert into {table} ({names}) select {values} from {staged} s"
+        f"insert into {table} ({columns}) select {values} from {staged} s"
         f" where not exists (select from {table} t where t.{key} = s.{key}) order by s.line"
     )
-    return conn.execute(insert.encode()).rowcount, changed
+    outcome.new = conn.execute(insert.encode()).rowcount
+    return outcome
 
 
 # -- writing ----------------------------------------------------------------------------------------------------------
@@ -324,6 +330,8 @@ def write_file(stream: TextIO, layout: Layout, rows: Iterable[Sequence[Any]], *,
 def _plain(value: Any) -> Any:
     if isinstance(value, dict):
         return text_of_terms(value)
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     return "" if value is None else _json_value(value)
 
 
