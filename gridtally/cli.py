@@ -10,7 +10,8 @@ from typing import Annotated, Any
 import typer
 
 from gridtally.dead_letters import letters_app
-from gridtally.master_data import import_app, open_epoch_command
+from gridtally.master_data import export_app, import_app, open_epoch_command
+from gridtally.meter_cli import meter_app
 from gridtally.options import (
     EXIT_FAILED,
     EXIT_NOT_RUNNING,
@@ -40,6 +41,8 @@ app = typer.Typer(
 worker_app = typer.Typer(help="Run one worker of a deployment with its own services.", no_args_is_help=True)
 app.add_typer(worker_app, name="worker")
 app.add_typer(import_app, name="import")
+app.add_typer(export_app, name="export")
+app.add_typer(meter_app, name="meter")
 app.add_typer(letters_app, name="dead-letters")
 app.add_typer(tariff_app, name="tariff")
 app.command("open-epoch")(open_epoch_command)

@@ -102,7 +102,7 @@ def letters_replay(
 ) -> None:
     """Send dead letters through the path again, after what was wrong has been put right.
 
-    Example: gridtally import meters new.csv && gridtally dead-letters replay --code unknown_meter
+    Example: gridtally import meters new.csv --as ann && gridtally dead-letters replay --code unknown_meter
     """
     from connectors.dead_letter_replay import DeadLetterReplayError, replay_dead_letters
     from storage.dead_letter import REPLAYED_MAX

@@ -369,3 +369,15 @@ def fetch_exchange_rows(conn: psycopg.Connection[Any]) -> Iterator[tuple[Any, ..
     )
     for point, at, old, final_wh, new, initial_wh, reason in rows:
         yield point, at, old, text_of_kwh(final_wh), new, text_of_kwh(initial_wh), reason
+
+
+def fetch_unsettled(conn: psycopg.Connection[Any], past_max_days: int) -> list[HandReading]:
+    """Return the readings of exchanges that no fact has; those that are too old to be taken are left out."""
+    rows = conn.execute(
+        "select m.meter_id, r.at, r.import_wh from (select at, old_meter_no as meter_no, final_import_wh as import_wh"
+        " from meter_exchange union all select at, new_meter_no, initial_import_wh from meter_exchange) r"
+        " join meter m using (meter_no) where r.at > now() - %s * interval '1 day'"
+        " and not exists (select from fact f where f.meter_no = r.meter_no and f.end_at = r.at) order by r.at",
+        (past_max_days,),
+    ).fetchall()
+    return [HandReading(*row) for row in rows]

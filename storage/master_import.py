@@ -119,7 +119,7 @@ def _put_off(rows: Rows) -> Outcome:
 
 def _audit(conn: psycopg.Connection[Any], who: str, kind: str, path: Path, outcome: Outcome) -> None:
     detail = {
-        "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+        "sha256": hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "",  # not of a pipe
         "rows": outcome.rows,
         "new": outcome.new,
         "changed": outcome.changed,

@@ -43,7 +43,7 @@ def components(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shape]:
         done = shape.run("migrate")
         assert done.returncode == 0, done.stderr
         assert "imported tariff county-residential" in done.stdout
-        done = shape.run("admin", "import", "meters", "/dev/stdin", stdin="meter_id\nhonest\nvictim\n")
+        done = shape.run("admin", "import", "meters", "/dev/stdin", "--as", "tests", stdin="meter_id\nhonest\nvictim\n")
         assert done.returncode == 0, done.stderr
         yield shape
     finally:

@@ -19,6 +19,7 @@ from typer.testing import CliRunner
 import gridtally
 from gridtally.cli import app
 from gridtally.dead_letters import plain
+from gridtally.master_data import COLUMNS
 from schemas.reject import RejectCode
 from tests.connectors.brokers import NOWHERE
 from tests.fixtures.stack import ROOT, Stack
@@ -38,13 +39,20 @@ def commands(group: Any, *words: str) -> Iterator[tuple[tuple[str, ...], Any]]:
 LEAVES = dict(commands(typer.main.get_command(app)))
 CALLS: dict[tuple[str, ...], list[str]] = {
     ("replay",): ["{file}"],
-    ("import", "meters"): ["{file}"],
+    **{("import", kind): ["{file}", "--as", "ann"] for kind in COLUMNS},
+    ("import", "all"): ["{file.parent}", "--as", "ann"],
     ("import", "tariff"): ["{file}"],
+    ("meter", "exchange"): [
+        *("--service-point", "p", "--old", "m", "--final-kwh", "1", "--new", "n", "--initial-kwh", "0.001"),
+        *("--at", "2026-11-24T08:00:00Z", "--reason", "x", "--as", "ann"),
+    ],
+    ("meter", "reading"): [*("m", "--import-kwh", "1", "--at", "2026-11-24T08:00:00Z", "--reason", "x", "--as", "ann")],
     ("open-epoch",): ["m", "--at", "2026-11-24T08:00:00Z", "--reason", "x"],
     ("dead-letters", "show"): ["1"],
     ("dead-letters", "replay"): ["1"],
 }
 """Arguments that a command must have."""
+READ = ["--at", "2026-11-24T08:00:00Z", "--reason", "x", "--as", "ann"]
 PURE = {("version",), *(words for words in LEAVES if words[0] == "tariff")}
 """Commands that neither start nor ask anything."""
 NEEDS_NOTHING = {("up",), ("demo",), ("config",), *PURE}
@@ -107,6 +115,11 @@ def test_exit_codes_are_in_the_help() -> None:
         (["dead-letters", "show", "99999999999999999999"], {}, "dead_letter_id"),
         (["dead-letters", "show", "x"], {}, "dead_letter_id"),
         (["open-epoch", "m", "--at", "2026-11-24T08:00:00", "--reason", "x"], {}, "expected a time with offset"),
+        (["import", "flags", __file__], {}, "who imports it? --as NAME, or --dry-run"),
+        (["meter", "reading", "m", "--import-kwh", "1.0001", *READ], {}, "expected kWh with at most three decimals"),
+        (["meter", "reading", "m", "--import-kwh", "-1", *READ], {}, "expected kWh with at most three decimals"),
+        (["meter", "reading", "m", "--import-kwh", "1", *READ[:-2]], {}, "Missing option '--as'"),
+        (["meter", "reading", "m", "--import-kwh", "1", *READ[:-1], " "], {}, "expected a name"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )
@@ -221,7 +234,7 @@ def test_an_import_with_faults_imports_nothing_and_names_each_line(stack: Stack,
     file = tmp_path / "meters.csv"
     file.write_text("meter_id,interval_s\ncli-ok,900\ncli bad,900\ncli-ok2,soon\n", "utf-8")
     before = stack.sql("select count(*) from meter")
-    for more in ([], ["--dry-run"]):
+    for more in (["--as", "ann"], ["--dry-run"]):
         done = run("import", "meters", str(file), "--data-dir", str(stack.data_dir), *more)
         assert done.exit_code == 1
         assert "cli bad" in done.stderr
@@ -239,7 +252,7 @@ def test_an_import_with_faults_imports_nothing_and_names_each_line(stack: Stack,
 def test_a_file_that_is_no_csv_of_meters_is_said_in_a_line(stack: Stack, tmp_path: Path, content: bytes) -> None:
     file = tmp_path / "meters.csv"
     file.write_bytes(content)
-    done = run("import", "meters", str(file), "--data-dir", str(stack.data_dir))
+    done = run("import", "meters", str(file), "--data-dir", str(stack.data_dir), "--as", "ann")
     assert done.exit_code == 1
     assert isinstance(done.exception, SystemExit)
     assert "nothing was imported" in done.stderr
