@@ -10,11 +10,13 @@ import numpy as np
 import psycopg
 
 from agents import consumer
+from agents.charge_change import changes_of
 from agents.consumer import Record, split_by_bytes
 from agents.frames import ReadingBatch, bad_frame_letter, batch_from_records
 from agents.outbox import Outbox
-from agents.outgoing import Charges, Outgoing, live_figures
-from agents.publisher import Publisher
+from agents.outgoing import Charges, Outgoing, Slow, live_figures
+from agents.publisher import Publisher, PublishError
+from agents.slow_charge import SlowCharges
 from metering.fact import Columns
 from metering.settlement import (
     Plan,
@@ -32,7 +34,9 @@ from monitoring.metrics import BATCH_READINGS, DEAD_LETTERS, DELAY_SECONDS, READ
 from schemas.reject import RejectCode
 from schemas.settings import Settings
 from schemas.topic import METER_READINGS
+from storage.charge_change import write_changes
 from storage.dead_letter import DeadLetter, write_dead_letters
+from storage.ledger_time import position_now
 from storage.offset import OffsetCounts, OffsetRow, advance, lock_offset, skip_replays
 from storage.partition import DailyPartitions
 from storage.raw_record import RawMessages
@@ -47,6 +51,8 @@ STATEMENT_TIMEOUT_MS = 60_000
 LOCK_TIMEOUT_MS = 5_000
 TRANSACTION_BYTES_MAX = 4 * 1024 * 1024
 """Of frames, about 20 bytes a reading compressed: some 200,000 readings and two seconds of the database."""
+CLOCK_EVERY_S = 15.0
+"""At least so long between two notes of how far a partition had come when."""
 RAW_FETCHES_MAX = 50
 """Dead letters of one batch whose bytes are fetched back; the rest name their lineage only."""
 
@@ -75,6 +81,8 @@ class SettleHandler:
         self._registry: Registry | None = None
         self._registry_checked = 0.0
         self._charges: Charges | None = None
+        self._slow = SlowCharges()
+        self._clock_at: dict[int, float] = {}
         self._stands_at: dict[int, int] = {}
         """Offset that the state in memory stands at, by partition; absent means it must be loaded."""
         self._outbox = Outbox(CONSUMER, self.publisher, self.prefix)
@@ -180,7 +188,8 @@ class SettleHandler:
         """Settle records of one partition.
 
         1. Publish what an earlier batch committed and could not publish. 2. Commit facts, state, outbox and offset in
-        one transaction. 3. Take the new state over in memory. 4. Publish.
+        one transaction. 3. Take the new state over in memory. 4. Publish. 5. Compute and publish charges that columns do
+        not give; what is lost here is computed again with the meter's next reading, and by every page that asks.
         """
         del topic
         for part in split_by_bytes(records, TRANSACTION_BYTES_MAX):
@@ -191,6 +200,20 @@ class SettleHandler:
                 self._stands_at.pop(partition, None)  # the commit may or may not have happened: look again
                 raise
             self._outbox.publish(partition)  # Step 4.
+            self._publish_slow(partition)  # Step 5.
+
+    def _publish_slow(self, partition: int) -> None:
+        """Publish some of the charges that wait; a failure costs only these."""
+        if not len(self._slow):
+            return
+        assert self._registry is not None
+        assert self._charges is not None
+        try:
+            for item in self._slow.compute(self.connection(), self._registry, self._charges, self.states):
+                self.publisher.produce(self.prefix + item.topic, partition, item.payload)
+            self.publisher.flush()
+        except (psycopg.Error, PublishError) as error:
+            log.warning("charges_not_published", error=f"{type(error).__name__}: {error}"[:300])
 
     def _commit(self, partition: int, records: Sequence[Record]) -> None:
         batch = batch_from_records(records, partition)
@@ -229,7 +252,7 @@ class SettleHandler:
         history = fetch_neighbours(self.connection(), neighbours_wanted(plan, registry.meters))
         settled = settle_batch(plan, history, self.states, registry.meters, registry.prices)
         refused = keep_refused(self.connection(), columns, settled.refused, self._describer(batch))
-        outbox = self._outgoing(settled, batch, partition, next_offset)
+        outbox, slow = self._outgoing(settled, batch, partition, next_offset)
         checkpoint = self._checkpoint(partition, settled)
         published = self._outbox.published(partition)
         done = BatchDone(
@@ -239,8 +262,13 @@ class SettleHandler:
             next_offset=next_offset,
             worker=self.worker,
             watermark_us=batch.watermark_us,
+            notes_clock=time.monotonic() - self._clock_at.get(partition, -CLOCK_EVERY_S) >= CLOCK_EVERY_S,
         )
         ids = write_batch(self.connection(), done, settled, outbox=outbox, published=published, checkpoint=checkpoint)
+        assert self._charges is not None
+        if settled.late:
+            known = {**position_now(self.connection()), partition: records[0].offset}
+            write_changes(self.connection(), changes_of(self.connection(), registry, self._charges, settled, known))
 
         def committed() -> None:
             self.states.put(settled.touched, settled.states)
@@ -251,6 +279,9 @@ class SettleHandler:
                 self._batches_since[partition] = 0
                 self._checkpoint_at[partition] = time.monotonic()
             self._moved(partition, next_offset, batch.watermark_us)
+            if done.notes_clock:
+                self._clock_at[partition] = time.monotonic()
+            self._slow.add(slow)
             self._outbox.committed(partition, next_offset, ids, outbox, len(published))
             show_outcomes(batch, settled, refused)
 
@@ -292,14 +323,17 @@ class SettleHandler:
 
         return describe
 
-    def _outgoing(self, settled: Settled, batch: ReadingBatch, partition: int, next_offset: int) -> list[Outgoing]:
+    def _outgoing(
+        self, settled: Settled, batch: ReadingBatch, partition: int, next_offset: int
+    ) -> tuple[list[Outgoing], list[Slow]]:
         assert self._charges is not None
+        frame, slow = self._charges.frame(settled, batch)
         items = [
-            self._charges.frame(settled, batch),
+            frame,
             self._charges.receipts(settled, batch),
             live_figures(settled, batch, partition, next_offset, now_us()),
         ]
-        return [item for item in items if item is not None]
+        return [item for item in items if item is not None], slow
 
     def _checkpoint(self, partition: int, settled: Settled) -> StateRows | None:
         """Return the states to write when it is time: all that changed since the last checkpoint, as of this batch."""

@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from metering.calendar import compile_timeline
 from metering.fact import Columns
-from metering.pricebook import Meters, PriceBook
+from metering.pricebook import FAR_FUTURE_US, Meters, PriceBook
 from metering.tariff import parse_tariff
 from schemas.frame import ELECTRICAL, READINGS_SCHEMA, encode_frame
 
@@ -58,7 +58,6 @@ def make_prices() -> PriceBook:
 def make_meters(size: int, prices: PriceBook) -> Meters:
     """Return master data of so many meters under that tariff."""
     rows = size + 1
-    low, high = prices.bounds_us[0]
     return Meters(
         meter_id=["", *(f"b-{number:07d}" for number in range(1, rows))],
         modulus_wh=np.full(rows, MODULUS_WH),
@@ -66,10 +65,9 @@ def make_meters(size: int, prices: PriceBook) -> Meters:
         interval_s=np.full(rows, STEP_S),
         tariff_index=np.zeros(rows, np.int64),
         service_point_no=np.arange(rows),
-        start_us=np.full(rows, low),
-        end_us=np.full(rows, high),
+        start_us=np.zeros(rows, np.int64),
+        end_us=np.full(rows, FAR_FUTURE_US),
         irregular=np.zeros(rows, np.bool_),
-        assignments={},
         epochs={},
     )
 

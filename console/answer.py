@@ -8,7 +8,7 @@ from psycopg.conninfo import conninfo_to_dict
 from pydantic import BaseModel, Field
 
 from schemas.quality import Quality
-from storage.state import RunningChargeView
+from storage.charge import ChargeSoFar
 
 QUALITY = "`actual`, or what is to be known: opening, straddling, rollover, late, long, high"
 
@@ -182,7 +182,7 @@ def usage_of(row: dict[str, Any]) -> Usage:
     )
 
 
-def charge_of(charge: RunningChargeView) -> RunningCharge:
+def charge_of(charge: ChargeSoFar) -> RunningCharge:
     """Return a running charge."""
     return RunningCharge(
         service_point_id=charge.service_point_id,

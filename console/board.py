@@ -134,7 +134,9 @@ class Board:
             at = numbers[rows]
             self._read_at[at] = read_at[rows]
             self._power_w[at] = frame.column("power_w").to_numpy()[rows]
-            self._amount[at] = frame.column("amount").to_numpy()[rows]
+            is_priced = ~frame.column("amount").is_null().to_numpy(zero_copy_only=False)[rows]
+            at, rows = at[is_priced], rows[is_priced]
+            self._amount[at] = frame.column("amount").fill_null(0).to_numpy()[rows]
             self._scale[at] = frame.column("amount_scale").to_numpy()[rows]
             self._currency_no[at] = self._numbers_of_currencies(frame.column("currency"))[rows]
 

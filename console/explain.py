@@ -3,17 +3,15 @@
 import datetime as dt
 from typing import Any
 
-import numpy as np
 import psycopg
 
 from console.chart import Bar, meter_chart
 from console.figure import kilo_text
 from console.words import Words
-from metering.calendar import Timeline
 from metering.tariff import Tariff, TariffVersion
+from storage.charge import ChargeLine, ChargeSoFar
 from storage.query import fetch_newest_of_period, fetch_period_days
 from storage.registry import Registry
-from storage.state import ChargeLineView, RunningChargeView
 
 READINGS_SHOWN = 4
 AVERAGED_PART = 4
@@ -22,7 +20,7 @@ NO_GAPS = dt.timedelta(days=10_000)
 
 
 def explain_line(
-    conn: psycopg.Connection, registry: Registry, meter_no: int, charge: RunningChargeView, number: int, words: Words
+    conn: psycopg.Connection, registry: Registry, meter_no: int, charge: ChargeSoFar, number: int, words: Words
 ) -> dict[str, Any] | None:
     """Return the steps from a charge line down to its newest raw message, or None when there is no such line.
 
@@ -36,10 +34,9 @@ def explain_line(
     """
     if not 0 <= number < len(charge.lines):
         return None
-    place = next(place for place, item in enumerate(registry.prices.tariffs) if item.tariff_id == charge.tariff_id)
-    tariff, timeline = registry.prices.tariffs[place], registry.prices.timelines[place]
+    tariff = next(item for item in registry.prices.tariffs if item.tariff_id == charge.tariff_id)
     line = charge.lines[number]
-    bucket = _bucket_of(timeline, charge, number) if line.kind == "energy" else None
+    bucket = line.bucket
     start, end = charge.cycle_start, charge.read_at
     days = fetch_period_days(conn, meter_no, start, end, tariff.zone.key, bucket)
     rows = fetch_newest_of_period(conn, meter_no, start, end, bucket, READINGS_SHOWN)
@@ -74,30 +71,23 @@ def plain_decimal(amount: Any) -> str:
     return f"{amount.normalize():f}"
 
 
-def _cycle_of(timeline: Timeline, charge: RunningChargeView) -> int:
-    return int(np.searchsorted(timeline.cycle_start_s, int(charge.cycle_start.timestamp())))
-
-
-def _bucket_of(timeline: Timeline, charge: RunningChargeView, number: int) -> int:
-    """Return the price bucket of an energy line: these lines come first, in the order of the cycle's buckets."""
-    return timeline.cycle_buckets[_cycle_of(timeline, charge)][number]
-
-
-def _version_of(tariff: Tariff, charge: RunningChargeView, bucket: int | None) -> TariffVersion:
+def _version_of(tariff: Tariff, charge: ChargeSoFar, bucket: int | None) -> TariffVersion:
     if bucket is not None:
         return tariff.versions[tariff.buckets[bucket][0]]
     return tariff.versions[tariff.version_index_on(charge.cycle_start.astimezone(tariff.zone).date())]
 
 
-def _rule(tariff: Tariff, charge: RunningChargeView, number: int, bucket: int | None, words: Words) -> list[str]:
+def _rule(tariff: Tariff, charge: ChargeSoFar, number: int, bucket: int | None, words: Words) -> list[str]:
     """Return in words when the price of a line holds."""
     line, version = charge.lines[number], _version_of(tariff, charge, bucket)
     if bucket is not None:
         _, season, period = tariff.buckets[bucket]
         return _windows(version, season, period, words)
-    if line.kind == "tier":
+    if line.kind == "tier" and line.label.startswith("tier "):
         so_far = words.say("cycle_so_far", energy=kilo_text(charge.energy_wh, 3))
         return [_tier_range(version, tariff, charge, line, words), so_far]
+    if line.kind != "fixed":
+        return []
     return [words.per_day if version.fixed_per == "day" else words.per_cycle]
 
 
@@ -119,9 +109,7 @@ def _clock(minute: int) -> str:
     return f"{minute // 60:02d}:{minute % 60:02d}"
 
 
-def _tier_range(
-    version: TariffVersion, tariff: Tariff, charge: RunningChargeView, line: ChargeLineView, words: Words
-) -> str:
+def _tier_range(version: TariffVersion, tariff: Tariff, charge: ChargeSoFar, line: ChargeLine, words: Words) -> str:
     first_day = charge.cycle_start.astimezone(tariff.zone).date()
     tiers = version.tiers[version.season_of(first_day)]
     place = int(line.label.removeprefix("tier ")) - 1
@@ -132,7 +120,7 @@ def _tier_range(
     return words.say("tier_range", low=kilo_text(low_wh, 0), high=kilo_text(high_wh, 0))
 
 
-def _day_chart(days: list[dict[str, Any]], charge: RunningChargeView, tariff: Tariff, words: Words) -> str:
+def _day_chart(days: list[dict[str, Any]], charge: ChargeSoFar, tariff: Tariff, words: Words) -> str:
     bars = [day_bars({**row, "export_energy_wh": 0}, tariff.zone, words)[0] for row in days]
     end = max(bars[-1].end, charge.cycle_start + dt.timedelta(days=1))
     return meter_chart(

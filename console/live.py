@@ -27,10 +27,10 @@ from schemas.frame import FrameError, decode_charges
 from schemas.settings import Settings
 from schemas.topic import GRID_ALARMS, GRID_LIVE, METER_CHARGES
 from storage.alarm import count_alarms, fetch_open_alarms
+from storage.charge import fetch_running_charge
 from storage.dead_letter import count_dead_letters, fetch_dead_letters
 from storage.query import fetch_newest_powers, fetch_overview, fetch_progress
 from storage.registry import Registry, load_registry, refresh_registry
-from storage.state import fetch_running_charge
 
 SNAPSHOT_S = 1.0
 FACTS_EVERY_S = 2.0

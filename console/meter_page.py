@@ -15,6 +15,7 @@ from console.words import Words
 from metering.calendar import Timeline
 from metering.tariff import Tariff
 from schemas.quality import Quality
+from storage.charge import ChargeSoFar, fetch_running_charge
 from storage.query import (
     ROWS_MAX,
     fetch_alarm_subjects,
@@ -26,7 +27,6 @@ from storage.query import (
     fetch_readings,
 )
 from storage.registry import Registry
-from storage.state import RunningChargeView, fetch_running_charge
 
 DAYS_MAX = 31
 NEWEST_SHOWN = 12
@@ -92,7 +92,7 @@ def tariff_of(registry: Registry, info: dict[str, Any]) -> tuple[Tariff, Timelin
     return None
 
 
-def largest_line(charge: RunningChargeView | None) -> int:
+def largest_line(charge: ChargeSoFar | None) -> int:
     """Return the place of the line with the largest amount: what a visitor asks about first."""
     amounts = [line.amount_unrounded for line in charge.lines] if charge else []
     return amounts.index(max(amounts)) if amounts else 0
@@ -128,7 +128,7 @@ def coverage(bins: list[dict[str, Any]], start: dt.datetime, end: dt.datetime, i
     }
 
 
-def _lines(charge: RunningChargeView, words: Words) -> list[dict[str, Any]]:
+def _lines(charge: ChargeSoFar, words: Words) -> list[dict[str, Any]]:
     return [
         {
             "label": words.label(line.label),

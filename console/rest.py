@@ -25,9 +25,9 @@ from monitoring.clock import now_us
 from monitoring.status import read_status
 from schemas.ids import METER_ID_PATTERN
 from storage.alarm import fetch_alarms
+from storage.charge import fetch_running_charge
 from storage.dead_letter import fetch_dead_letters
 from storage.query import ROWS_MAX, fetch_last_reading, fetch_meter, fetch_progress, fetch_readings
-from storage.state import fetch_running_charge
 
 RANGE_DAYS_MAX = 400
 INT8_MAX = 2**63 - 1

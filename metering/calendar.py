@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from metering.contract import cycle_of, cycles_between
 from metering.state import SLOTS, Int64Column
-from metering.tariff import Tariff, TariffError, TariffVersion
+from metering.tariff import Tariff, TariffVersion
 
 US = 1_000_000
 DAY_S = 86_400
@@ -87,26 +88,40 @@ def compile_segments(
     return Segments(every[kept], bucket[kept])
 
 
-def compile_timeline(tariff: Tariff, start_on: dt.date, end_on: dt.date) -> Timeline:
-    """Return the timeline of a tariff over whole calendar months that hold the given days.
+def compile_timeline(
+    tariff: Tariff,
+    start_on: dt.date,
+    end_on: dt.date,
+    *,
+    billing_day: int = 1,
+    flags: Mapping[str, frozenset[dt.date]] = NO_FLAGS,
+    segments: Segments | None = None,
+) -> Timeline:
+    """Return the timeline of a tariff over whole billing cycles that hold the given days.
 
-    Raises:
-        TariffError: A cycle has more than SLOTS price buckets.
+    Args:
+        tariff: Checked tariff.
+        start_on: First local day.
+        end_on: Day after the last.
+        billing_day: Day of the month that cycles begin on, 1 to 28.
+        flags: Published days by flag.
+        segments: Of a month more on both sides, if they are there already: then only the cycles are cut.
     """
-    months = [start_on.replace(day=1)]
-    while months[-1] < end_on:
-        months.append((months[-1] + dt.timedelta(days=32)).replace(day=1))
-    edges = np.array([local_midnight_s(tariff, month) for month in months], np.int64)
-    segments = compile_segments(tariff, months[0], months[-1], edges_s=edges.tolist())
+    days = [span[0] for span in cycles_between(billing_day, start_on, end_on)]
+    days.append(cycle_of(billing_day, days[-1])[1])
+    edges = np.array([local_midnight_s(tariff, day) for day in days], np.int64)
+    if segments is None:
+        segments = compile_segments(tariff, days[0], days[-1], edges_s=edges.tolist(), flags=flags)
+    else:
+        segments = _cut(segments, edges)
     cycle = np.searchsorted(edges, segments.start_s, side="right") - 1
     cycle_buckets = []
     slot = np.zeros(len(cycle), np.int32)
-    for index in range(len(months) - 1):
+    for index in range(len(days) - 1):
         here = cycle == index
         used = np.unique(segments.bucket[here])
-        if len(used) > SLOTS:
-            raise TariffError([f"{tariff.tariff_id}: {len(used)} prices in {months[index]:%Y-%m}, at most {SLOTS}"])
-        slot[here] = np.searchsorted(used, segments.bucket[here])
+        # A cycle of more prices than slots is charged from the ledger: its slots only have to be slots.
+        slot[here] = np.minimum(np.searchsorted(used, segments.bucket[here]), SLOTS - 1)
         cycle_buckets.append(tuple(used.tolist()))
     version = np.array([key[0] for key in tariff.buckets], np.int32)
     return Timeline(
@@ -119,6 +134,15 @@ def compile_timeline(tariff: Tariff, start_on: dt.date, end_on: dt.date) -> Time
         cycle_end_s=edges[1:],
         cycle_buckets=tuple(cycle_buckets),
     )
+
+
+def _cut(segments: Segments, edges_s: Int64Column) -> Segments:
+    """Return the part of segments between the first and the last edge, begun anew at each of them."""
+    starts = segments.start_s
+    inside = starts[(starts > edges_s[0]) & (starts < edges_s[-1])]
+    every = np.union1d(inside, edges_s[:-1])
+    bucket = segments.bucket[np.maximum(np.searchsorted(starts, every, side="right") - 1, 0)]
+    return Segments(every, bucket)
 
 
 def _days(first: dt.date, end: dt.date) -> list[dt.date]:

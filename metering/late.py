@@ -44,8 +44,8 @@ class MeterLedger:
     def settle(self, index: int, reading: Row) -> None:
         """Settle one reading; `index` names it in refusals."""
         at = reading["end_at"]
-        if self.meters.assignment_at(self.meter_no, at) is None:
-            self._refuse(index, RejectCode.NO_TARIFF, "no service point and tariff at that time")
+        if not self.meters.is_assigned(self.meter_no, at):
+            self._refuse(index, RejectCode.NO_TARIFF, "the meter is at no service point at that time")
             return
         reading["epoch"] = self.meters.epoch_at(self.meter_no, at)
         chain = self.chains.setdefault(reading["epoch"], [])

@@ -1,12 +1,13 @@
-"""The running charge of settlement: what a cycle's quantities cost so far, by the models and lines of `rating`.
+"""The running charge from live quantities: what a cycle's state costs so far, by the bill's own lines.
 
-Settlement keeps Wh by price bucket of the cycle (slots), so here is what these alone decide: time of use, season, tiers as
-adders, fixed charges. `unsupported_parts` names what is more; a tariff with such parts is not put in force.
-Amounts of many meters are whole numbers of 10^-amount_scale of the currency, exact and unrounded; the bill rounds once.
+The state of a meter holds energy by price bucket and tier and the peaks of demand windows (`metering.cycle_shape`). From these
+a usage is made that the bill's code rates (`charge_lines`). Where all of it is linear or additive the same amounts are had as
+columns (`charge_columns`): whole numbers of 10^-amount_scale of the currency, exact and unrounded; the bill rounds once.
 """
 
 import dataclasses
 import datetime as dt
+import functools
 from collections.abc import Sequence
 from decimal import Decimal
 from fractions import Fraction
@@ -14,53 +15,21 @@ from fractions import Fraction
 import numpy as np
 
 from metering.bill import Line
-from metering.calendar import Timeline
+from metering.calendar import US
+from metering.cycle_shape import CycleShape, Shapes, cycle_days
 from metering.pricing import tier
-from metering.rating import NO_HISTORY, NO_INPUTS, bounds_of, energy_lines, fixed_lines, ladder_of
+from metering.rating import NO_HISTORY, NO_INPUTS, bounds_of, fixed_lines, ladder_of, rate_cycle
+from metering.rating_power import demand_lines
 from metering.state import SLOTS, Int64Column
 from metering.tariff import Tariff
-from metering.usage import Cycle, Usage, make_cycle
+from metering.usage import Cycle, Inputs, Load, Usage
+from schemas.tariff import Version
 
 WH_PER_KWH_DIGITS = 3
 AMOUNT_MAX = 2**62
-SUPPORTED = (
-    "seasons",
-    "holidays",
-    "days",
-    "windows",
-    "rest",
-    "prices",
-    "composed",
-    "tiers",
-    "tier_rule",
-    "fixed_charge",
-)
-
-
-def unsupported_parts(tariff: Tariff) -> list[str]:
-    """Return the parts of a tariff that the running charge cannot compute yet, with their places."""
-    found = []
-    for index, version in enumerate(tariff.versions):
-        for field in dataclasses.fields(version.document):
-            given = getattr(version.document, field.name)
-            if field.name not in (*SUPPORTED, "valid_from", "valid_to") and given not in (None, (), {}):
-                found.append(f"versions[{index}].{field.name}")
-        rule = version.document.tier_rule
-        if (rule.allocation, rule.unit, rule.per, rule.prorate, rule.pooled) != (
-            "additive",
-            "kWh",
-            "cycle",
-            "none",
-            "all",
-        ):
-            found.append(f"versions[{index}].tier_rule")
-        if version.document.prices is None:
-            found.append(f"versions[{index}]: no `prices`")
-        if any(charge.times for charge in version.document.fixed_charge):
-            found.append(f"versions[{index}].fixed_charge: `times`")
-    if tariff.rounding.quantity or tariff.rounding.line:
-        found.append("rounding of quantities or lines")
-    return found
+DIGITS_MAX = 9
+"""Of a price in columns; finer ones are rated meter by meter."""
+PROBE_WH = 1000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,77 +45,167 @@ class Ladder:
 
 
 @dataclasses.dataclass(frozen=True)
+class PeakPrice:
+    """What the highest of some slots costs."""
+
+    slots: Int64Column
+    price: int
+    """Units of 10^-amount_scale per Wh of a window."""
+
+
+@dataclasses.dataclass(frozen=True)
 class CyclePricing:
     """Prices of one billing cycle of one tariff as columns."""
 
     tariff: Tariff
     cycle: Cycle
-    buckets: tuple[int, ...]
-    """Of each slot in use."""
+    shape: CycleShape
     labels: tuple[str, ...]
+    """Of each bucket."""
+    first_start_s: Int64Column
+    """When each bucket begins first in the cycle, epoch seconds."""
     price: Int64Column
     """Shape (SLOTS,), units of 10^-amount_scale per Wh."""
     ladders: tuple[Ladder, ...]
+    peaks: tuple[PeakPrice, ...]
     amount_scale: int
     start_s: int
     end_s: int
+    has_columns: bool
+    """False: `charge_columns` cannot price it, `charge_lines` can."""
 
 
-def compile_cycle(tariff: Tariff, timeline: Timeline, cycle: int) -> CyclePricing:
-    """Return the prices of one cycle of a timeline."""
-    start_s, end_s = int(timeline.cycle_start_s[cycle]), int(timeline.cycle_end_s[cycle])
-    start_on, end_on = (dt.datetime.fromtimestamp(at, tariff.zone).date() for at in (start_s, end_s))
-    buckets = timeline.cycle_buckets[cycle]
-    whole = make_cycle(tariff, start_on, end_on)
-    prices = [tariff.bucket_price(bucket) for bucket in buckets]
+@functools.lru_cache(1024)
+def pricing_of(shapes: Shapes, cycle: int) -> CyclePricing | None:
+    """Return the prices of one cycle of a timeline, or None when its charge comes from the ledger."""
+    tariff, timeline, shape = shapes.tariff, shapes.timeline, shapes.of(cycle)
+    if shape is None:
+        return None
+    here = timeline.cycle == cycle
+    slot, start_s = timeline.slot[here], timeline.start_s[here]
+    keys = [tariff.buckets[bucket] for bucket in shape.buckets]
+    several = len({key[:2] for key in keys}) > 1
+    days = cycle_days(tariff, timeline, cycle)
+    bare = CyclePricing(
+        tariff=tariff,
+        cycle=days,
+        shape=shape,
+        labels=tuple(f"{season} {period}" if several else period for _, season, period in keys),
+        first_start_s=np.array([start_s[np.argmax(slot == index)] for index in range(len(keys))], np.int64),
+        price=np.zeros(SLOTS, np.int64),
+        ladders=(),
+        peaks=(),
+        amount_scale=0,
+        start_s=int(timeline.cycle_start_s[cycle]),
+        end_s=int(timeline.cycle_end_s[cycle]),
+        has_columns=False,
+    )
+    documents = [tariff.versions[version].document for version, _ in days.versions]
+    if tariff.rounding.line or tariff.rounding.quantity or not all(map(_is_linear, documents)):
+        return bare
+    return _with_columns(bare)
+
+
+def _is_linear(document: Version) -> bool:
+    rest = (document.surcharges, document.discounts, document.minimum, document.taxes)
+    by_terms = any(charge.times for charge in document.fixed_charge)
+    is_simple = all(
+        charge.basis == "actual" and not charge.tiers and not charge.contract and not charge.min_kw and not charge.discount
+        and not charge.average
+        for charge in document.demand
+    )  # fmt: skip
+    is_shared = bool(document.tiers) and document.tier_rule.allocation == "proportional"
+    return document.prices is not None and not any(rest) and not by_terms and is_simple and not is_shared
+
+
+def _with_columns(bare: CyclePricing) -> CyclePricing:
+    """Return prices with their columns, unless a bound or price is no whole number of them."""
+    tariff, shape, whole = bare.tariff, bare.shape, bare.cycle
     rungs = [(version, ladder_of(tariff, version, first)) for version, first in whole.versions]
+    if shape.tiers > 1:
+        prices = _tier_prices(bare)
+        rungs = []
+    else:
+        prices = [tariff.bucket_price(bucket) for bucket in shape.buckets]
+    bounds = {version: bounds_of(tariff.versions[version], ladder, _span(bare, version)) for version, ladder in rungs}
+    peaks = _peak_amounts(bare)
     adders = [step.adder_per_kwh for _, ladder in rungs for step in ladder]
     amounts = [line.price for line in fixed_lines(tariff, whole, NO_INPUTS)]
-    digits = max(0, *(-int(number.as_tuple().exponent) for number in [*prices, *adders, *amounts]))
+    numbers = [*prices, *adders, *amounts, *(amount for _, amount in peaks)]
+    digits = max(0, *(-int(number.normalize().as_tuple().exponent) for number in numbers))
+    if digits > DIGITS_MAX or any(bound.denominator != 1 for row in bounds.values() for bound in row):
+        return bare
     price = np.zeros(SLOTS, np.int64)
     price[: len(prices)] = [int(number.scaleb(digits)) for number in prices]
-    ladders = []
-    for version, ladder in rungs:
-        item = tariff.versions[version]
-        bounds = bounds_of(item, ladder, whole.days)
-        ladders.append(
-            Ladder(
-                np.array([slot for slot, code in enumerate(buckets) if tariff.buckets[code][0] == version], np.int64),
-                np.array([int(bound) for bound in bounds], np.int64),
-                np.array([int(step.adder_per_kwh.scaleb(digits)) for step in ladder], np.int64),
-                item.document.tier_rule.on_change == "reset",
-            )
+    ladders = tuple(
+        Ladder(
+            np.array([slot for slot, code in enumerate(shape.buckets) if tariff.buckets[code][0] == version], np.int64),
+            np.array([int(bound) for bound in bounds[version]], np.int64),
+            np.array([int(step.adder_per_kwh.scaleb(digits)) for step in ladder], np.int64),
+            tariff.versions[version].document.tier_rule.on_change == "reset",
         )
-    several = len({tariff.buckets[bucket][:2] for bucket in buckets}) > 1
-    keys = [tariff.buckets[bucket] for bucket in buckets]
-    return CyclePricing(
-        tariff=tariff,
-        cycle=whole,
-        buckets=buckets,
-        labels=tuple(f"{season} {period}" if several else period for _, season, period in keys),
-        price=price,
-        ladders=tuple(ladders),
-        amount_scale=digits + WH_PER_KWH_DIGITS,
-        start_s=start_s,
-        end_s=end_s,
+        for version, ladder in rungs
     )
+    costs = tuple(PeakPrice(slots, int(amount.scaleb(digits))) for slots, amount in peaks)
+    scale = digits + WH_PER_KWH_DIGITS
+    return dataclasses.replace(bare, price=price, ladders=ladders, peaks=costs, amount_scale=scale, has_columns=True)
+
+
+def _span(pricing: CyclePricing, version: int) -> tuple[dt.date, dt.date]:
+    if pricing.tariff.versions[version].document.tier_rule.on_change == "reset":
+        return next(side.days for side in pricing.cycle.sides if side.version == version)
+    return pricing.cycle.days
+
+
+def _tier_prices(pricing: CyclePricing) -> list[Decimal]:
+    """Return the price of each energy slot of a ladder that is filled in order of time."""
+    version, first_day = pricing.cycle.versions[0]
+    prices = []
+    for step in ladder_of(pricing.tariff, version, first_day):
+        for bucket in pricing.shape.buckets:
+            _, season, period = pricing.tariff.buckets[bucket]
+            own = step.prices.at(season, period) if step.prices else None
+            prices.append(pricing.tariff.bucket_price(bucket) + step.adder_per_kwh if own is None else own)
+    return prices
+
+
+def _peak_amounts(pricing: CyclePricing) -> list[tuple[Int64Column, Decimal]]:
+    """Return of each demand line the slots that it looks at, and what PROBE_WH in one of them costs: found by asking."""
+    if not pricing.shape.window_s:
+        return []
+    first = SLOTS - len(pricing.shape.buckets)
+    found: dict[int, tuple[list[int], Decimal]] = {}
+    for slot in range(first, SLOTS):
+        quantities = np.zeros(SLOTS, np.int64)
+        quantities[slot] = PROBE_WH
+        lines, _ = demand_lines(
+            pricing.tariff, pricing.cycle, usage_of(pricing, quantities.tolist()), NO_INPUTS, NO_HISTORY
+        )
+        for number, line in enumerate(lines):
+            if line.quantity:
+                slots, _ = found.setdefault(number, ([], line.amount_unrounded))
+                slots.append(slot)
+    return [(np.array(slots, np.int64), amount) for slots, amount in found.values()]
 
 
 def charge_columns(pricing: CyclePricing, quantities_wh: Int64Column, as_of_us: int) -> Int64Column:
     """Return the charge so far of each row.
 
     Args:
-        pricing: Of the cycle that the quantities belong to.
+        pricing: Of the cycle that the quantities belong to; it has columns.
         quantities_wh: Shape (n, SLOTS), Wh by slot.
         as_of_us: Until when, epoch µs; a fixed charge per day counts the days begun.
 
     Returns:
         Shape (n,), units of 10^-amount_scale; exact but for fixed charges by shares of days, rounded to a unit.
     """
-    total_wh = quantities_wh.sum(axis=1)
-    steepest = int(np.abs(pricing.price).max() + max(int(np.abs(ladder.adder).max()) for ladder in pricing.ladders))
+    assert pricing.has_columns
+    energy = quantities_wh[:, : pricing.shape.energy_slots]
+    total_wh = energy.sum(axis=1)
+    adder_max = max((int(np.abs(ladder.adder).max()) for ladder in pricing.ladders), default=0)
+    steepest = int(np.abs(pricing.price).max()) + adder_max + sum(abs(peak.price) for peak in pricing.peaks)
     assert int(np.abs(total_wh).max(initial=0)) * steepest < AMOUNT_MAX
-    amount = quantities_wh @ pricing.price
+    amount = energy @ pricing.price[: pricing.shape.energy_slots]
     before_wh = np.zeros(1, np.int64)
     for ladder in pricing.ladders:
         if ladder.is_reset:
@@ -155,35 +214,63 @@ def charge_columns(pricing: CyclePricing, quantities_wh: Int64Column, as_of_us: 
         after_wh = before_wh + (total_wh if is_only else quantities_wh[:, ladder.slots].sum(axis=1))
         amount += tier.wh_in_tiers(before_wh, after_wh, ladder.edges_wh) @ ladder.adder
         before_wh = after_wh
+    for peak in pricing.peaks:
+        amount += quantities_wh[:, peak.slots].max(axis=1) * peak.price
     due = sum((Fraction(line.amount_unrounded) for line in _fixed(pricing, as_of_us)), Fraction(0))
     return amount + round(due * 10**pricing.amount_scale)
 
 
+def _until(pricing: CyclePricing, as_of_us: int) -> dt.date:
+    """Return the day up to which charges per day are counted: the day after the one that has begun."""
+    at_s = min(max(as_of_us // US, pricing.start_s), pricing.end_s - 1)
+    return dt.datetime.fromtimestamp(at_s, pricing.tariff.zone).date() + dt.timedelta(days=1)
+
+
 def _fixed(pricing: CyclePricing, as_of_us: int) -> list[Line]:
-    at_s = min(max(as_of_us // 1_000_000, pricing.start_s), pricing.end_s - 1)
-    today = dt.datetime.fromtimestamp(at_s, pricing.tariff.zone).date()
-    return fixed_lines(pricing.tariff, pricing.cycle, NO_INPUTS, until=today + dt.timedelta(days=1))
+    return fixed_lines(pricing.tariff, pricing.cycle, NO_INPUTS, until=_until(pricing, as_of_us))
 
 
-def charge_lines(pricing: CyclePricing, quantities_wh: Sequence[int], as_of_us: int) -> list[Line]:
+def usage_of(pricing: CyclePricing, quantities_wh: Sequence[int]) -> Usage:
+    """Return a usage that costs what the quantities of a state cost.
+
+    Tiers that were filled in order of time become parts in the order of tiers; each peak becomes one window at the time
+    that its bucket first begins, so that it is of the same side and period.
+    """
+    shape = pricing.shape
+    count = len(shape.buckets)
+    parts = [(slot % count, quantities_wh[slot]) for slot in range(shape.energy_slots)]
+    kept = [part for place, part in enumerate(parts) if place < count or part[1]]
+    energy_wh = np.array([wh for _, wh in kept], np.int64)
+    load = bucket_at_start = None
+    if shape.window_s:
+        order = np.argsort(pricing.first_start_s)
+        peaks = np.array(quantities_wh[SLOTS - count :], np.int64)[order]
+        load = Load(pricing.first_start_s[order] * US, shape.window_s, {"import_wh": peaks})
+        bucket_at_start = np.array(shape.buckets, np.int64)[order]
+    return Usage(
+        bucket=np.array([shape.buckets[place] for place, _ in kept], np.int64),
+        import_wh=energy_wh,
+        export_wh=np.zeros_like(energy_wh),
+        load=load,
+        bucket_at_start=bucket_at_start,
+    )
+
+
+def charge_lines(
+    pricing: CyclePricing, quantities_wh: Sequence[int], as_of_us: int, inputs: Inputs = NO_INPUTS
+) -> list[Line]:
     """Return the charge so far of one service point, line by line; their unrounded amounts sum to `charge_columns`.
 
-    Lines of price buckets come first, in the order of slots.
+    Lines of price buckets come first, in the order of buckets.
     """
-    count = len(pricing.buckets)
-    usage = Usage(
-        bucket=np.array(pricing.buckets, np.int64),
-        import_wh=np.array(quantities_wh[:count], np.int64),
-        export_wh=np.zeros(count, np.int64),
-    )
-    lines = energy_lines(pricing.tariff, pricing.cycle, usage, NO_HISTORY, NO_INPUTS)
-    lines.sort(key=lambda line: (line.bucket is None, line.bucket or 0))
-    return lines + _fixed(pricing, as_of_us)
+    usage = usage_of(pricing, quantities_wh)
+    bill, _ = rate_cycle(pricing.tariff, pricing.cycle, usage, inputs, until=_until(pricing, as_of_us))
+    return sorted(bill.lines, key=lambda line: (line.bucket is None, line.bucket or 0))
 
 
 def shown_kind(line: Line) -> str:
     """Return the kind of a line as the console tells it: tiers apart from energy."""
-    return "tier" if line.kind == "energy" and line.tier is not None else line.kind
+    return "tier" if line.kind == "energy" and line.tier is not None and line.bucket is None else line.kind
 
 
 def quantity_kwh(line: Line) -> Decimal:

@@ -11,36 +11,17 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from metering.calendar import segment_of, split_energy_columns
-from metering.fact import (
-    CARRIED,
-    FACT_COLUMNS,
-    MIXED_PERIOD,
-    Columns,
-    columns_from_rows,
-    concatenate,
-)
+from metering.fact import CARRIED, FACT_COLUMNS, Columns, columns_from_rows, concatenate
+from metering.fold import first_in_group, fold_facts, fold_receipts
 from metering.late import MeterLedger, Row
+from metering.piece import Pieces, price_facts
 from metering.pricebook import Meters, PriceBook
-from metering.receipt import Cover, extend_cover
 from metering.register import US_PER_HOUR
 from metering.state import NEVER, Int64Column, MeterStates
 from schemas.quality import Quality
 from schemas.reject import RejectCode
 
-LONG_TENTHS = 15
-"""An interval over 1.5 times the meter's own is flagged LONG."""
 BoolColumn = NDArray[np.bool_]
-
-
-@dataclasses.dataclass
-class Pieces:
-    """Energy of facts in the segments of their tariffs' timelines; straddling facts have several pieces."""
-
-    fact_row: Int64Column
-    slot: Int64Column
-    cycle_start: Int64Column
-    energy_wh: Int64Column
 
 
 @dataclasses.dataclass
@@ -66,8 +47,9 @@ class Settled:
     pieces: Pieces
     touched: Int64Column
     """Meter numbers with any reading in the batch, ascending."""
+    before: MeterStates
+    """Of `touched`, before the batch; so are `states` after it."""
     states: MeterStates
-    """Of `touched`, after the batch."""
     irregular: BoolColumn
     """Shape of `touched`: state that the facts alone would not give back, to be written at once."""
     charged: BoolColumn
@@ -134,7 +116,7 @@ def plan_batch(batch: Columns, states: MeterStates, meters: Meters, repeated: In
     export_wh = batch["export_wh"][order]
     regular &= (export_wh >= previous_export_wh) & ((export_wh < 0) == (previous_export_wh < 0)) | (start_at == NEVER)
     regular &= ~meters.irregular[meter_no]
-    regular &= _is_priced(meter_no, np.where(start_at == NEVER, read_at, start_at), read_at, meters)
+    regular &= meters.is_newest(meter_no, np.where(start_at == NEVER, read_at, start_at), read_at)
     slow_meter = np.zeros(meters.size, np.bool_)
     slow_meter[meter_no[~regular]] = True
     is_slow = slow_meter[meter_no]
@@ -148,16 +130,10 @@ def neighbours_wanted(plan: Plan, meters: Meters) -> list[tuple[int, int, int]]:
     return [(number, meters.epoch_at(number, at), at) for number, at in zip(numbers, instants, strict=True)]
 
 
-def _first_in_group(sorted_values: NDArray[np.generic]) -> BoolColumn:
-    first = np.ones(len(sorted_values), np.bool_)
-    first[1:] = sorted_values[1:] != sorted_values[:-1]
-    return first
-
-
 def _previous(batch: Columns, order: Int64Column, states: MeterStates) -> tuple[Int64Column, Int64Column, Int64Column]:
     """Return instant, import and export register before each reading: of its neighbour or of the meter's state."""
     meter_no = batch["meter_no"][order]
-    first = _first_in_group(meter_no)
+    first = first_in_group(meter_no)
 
     def before(name: str, state: Int64Column) -> Int64Column:
         values = np.empty(len(order), np.int64)
@@ -170,10 +146,6 @@ def _previous(batch: Columns, order: Int64Column, states: MeterStates) -> tuple[
         before("import_wh", states.import_wh),
         before("export_wh", states.export_wh),
     )
-
-
-def _is_priced(meter_no: Int64Column, start_at: Int64Column, end_at: Int64Column, meters: Meters) -> BoolColumn:
-    return (start_at >= meters.start_us[meter_no]) & (end_at < meters.end_us[meter_no])
 
 
 def settle_batch(
@@ -198,12 +170,11 @@ def settle_batch(
     slow = _settle_slowly(plan, history, states, meters)
     slow_rows = [row for ledger in slow for row in ledger.out.facts]
     facts = concatenate([fast, columns_from_rows(slow_rows)]) if slow_rows else fast
-    tariff_index = tariff_of(facts, meters)
-    pieces = price_facts(facts, tariff_index, meters, prices)
+    pieces = price_facts(facts, meters, prices)
     touched, place = np.unique(batch["meter_no"], return_inverse=True)
-    after = states.take(touched)
+    before, after = states.take(touched), states.take(touched)
     fact_place = np.searchsorted(touched, facts["meter_no"])
-    fold_facts(after, fact_place, facts, pieces)
+    fold_facts(after, fact_place, facts, pieces, prices)
     receipt_irregular = fold_receipts(after, place, batch)
     irregular = np.zeros(len(touched), np.bool_)
     irregular[receipt_irregular] = True
@@ -215,6 +186,7 @@ def settle_batch(
         facts=facts,
         pieces=pieces,
         touched=touched,
+        before=before,
         states=after,
         irregular=irregular,
         charged=charged,
@@ -288,164 +260,6 @@ def reading_row(batch: Columns, index: int) -> Row:
     row["seq"] = int(batch["seq"].view(np.int64)[index])
     row["end_at"] = int(batch["read_at"][index])
     return row | {"revision": 0, "tariff_version": 0, "period": 0}
-
-
-def tariff_of(facts: Columns, meters: Meters) -> Int64Column:
-    """Return the tariff of each fact: that of its meter's service point as of the interval's end."""
-    tariff_index = meters.tariff_index[facts["meter_no"]]
-    for row in np.flatnonzero(meters.irregular[facts["meter_no"]]).tolist():
-        at = int(facts["end_at"][row])
-        assignment = meters.assignment_at(int(facts["meter_no"][row]), at)
-        assert assignment is not None  # refused before
-        tariff_index[row] = assignment.tariff_index
-    return tariff_index
-
-
-def price_facts(facts: Columns, tariff_index: Int64Column, meters: Meters, prices: PriceBook) -> Pieces:
-    """Set period, tariff version and quality of facts, and return their energy by price bucket."""
-    parts = []
-    straddling = np.zeros(len(tariff_index), np.bool_)
-    for index in np.unique(tariff_index).tolist():
-        rows = np.flatnonzero(tariff_index == index)
-        line = prices.timelines[index]
-        row, segment, energy_wh = split_energy_columns(
-            line, facts["start_at"][rows], facts["end_at"][rows], facts["energy_wh"][rows]
-        )
-        at_start = segment_of(line, facts["start_at"][rows])
-        count = np.bincount(row, minlength=len(rows))
-        facts["tariff_version"][rows] = line.version[at_start]
-        facts["period"][rows] = np.where(count > 1, MIXED_PERIOD, line.bucket[at_start])
-        straddling[rows] = count > 1
-        cycle_start = line.cycle_start_s[line.cycle[segment]] * 1_000_000
-        parts.append((rows[row], line.slot[segment].astype(np.int64), cycle_start, energy_wh))
-    facts["quality"] = facts["quality"] | _shape_flags(facts, straddling, meters)
-    if not parts:
-        nothing = np.zeros(0, np.int64)
-        return Pieces(nothing, nothing, nothing, nothing)
-    return Pieces(*(np.concatenate(column) for column in zip(*parts, strict=True)))
-
-
-def _shape_flags(facts: Columns, straddling: BoolColumn, meters: Meters) -> Int64Column:
-    duration_us = facts["end_at"] - facts["start_at"]
-    meter_no = facts["meter_no"]
-    is_long = duration_us * 10 > meters.interval_s[meter_no] * (1_000_000 * LONG_TENTHS)
-    rated_w = meters.rated_power_w[meter_no]
-    # In watts and floor division: energy x µs an hour would leave 64 bits beyond 2.5 GWh.
-    mean_w = np.abs(facts["energy_wh"]) * 3600 // np.maximum(duration_us // 1_000_000, 1)
-    is_high = (rated_w > 0) & (mean_w > rated_w) & (duration_us > 0)
-    return (
-        straddling * np.int64(Quality.STRADDLING) | is_long * np.int64(Quality.LONG) | is_high * np.int64(Quality.HIGH)
-    )
-
-
-def fold_facts(states: MeterStates, place: Int64Column, facts: Columns, pieces: Pieces) -> None:
-    """Fold facts into states, in place; the one definition of what a meter's state is.
-
-    Args:
-        states: Of some meters, shape (m,).
-        place: Row in `states` of each fact, shape (n,).
-        facts: In order of arrival within each meter.
-        pieces: Of `price_facts` for the same facts.
-    """
-    if not len(place):
-        return
-    end_at = facts["end_at"]
-    newest = np.lexsort((facts["revision"], end_at, facts["epoch"], place))
-    last = np.ones(len(newest), np.bool_)
-    last[:-1] = place[newest][1:] != place[newest][:-1]
-    newest = newest[last]
-    at = place[newest]
-    later = (facts["epoch"][newest] > states.epoch[at]) | (end_at[newest] >= states.last_at[at])
-    newest, at = newest[later], at[later]
-    states.epoch[at] = facts["epoch"][newest]
-    states.last_at[at] = end_at[newest]
-    states.import_wh[at] = facts["import_wh"][newest]
-    states.export_wh[at] = facts["export_wh"][newest]
-    first_at = np.full(len(states.first_at), np.iinfo(np.int64).max)
-    np.minimum.at(first_at, place, end_at)
-    seen = first_at != np.iinfo(np.int64).max
-    fresh = states.first_at == NEVER
-    states.first_at[seen] = np.where(fresh[seen], first_at[seen], np.minimum(first_at[seen], states.first_at[seen]))
-    _fold_pieces(states, place, facts, pieces)
-
-
-def _fold_pieces(states: MeterStates, place: Int64Column, facts: Columns, pieces: Pieces) -> None:
-    at = place[pieces.fact_row]
-    newest = states.cycle_start.copy()
-    np.maximum.at(newest, at, pieces.cycle_start)
-    turned = newest > states.cycle_start
-    states.quantities_wh[turned] = 0
-    states.cycle_export_wh[turned] = 0
-    states.cycle_start[:] = newest
-    current = pieces.cycle_start == newest[at]
-    np.add.at(
-        states.quantities_wh.reshape(-1),
-        at[current] * states.quantities_wh.shape[1] + pieces.slot[current],
-        pieces.energy_wh[current],
-    )
-    rows, first_piece = np.unique(pieces.fact_row, return_index=True)
-    in_cycle = current[first_piece]
-    np.add.at(states.cycle_export_wh, place[rows[in_cycle]], facts["export_energy_wh"][rows[in_cycle]])
-
-
-def fold_receipts(states: MeterStates, place: Int64Column, rows: Columns) -> Int64Column:
-    """Fold sequence numbers that became durable into states, in place.
-
-    Args:
-        states: Of some meters.
-        place: Row in `states` of each reading, shape (n,).
-        rows: `boot_id`, `seq` (uint64) and `read_at` of the readings, in order of arrival within each meter.
-
-    Returns:
-        Rows of `states` whose receipt state cannot be folded from facts alone: they have holes, or began a boot.
-    """
-    order = np.argsort(place, kind="stable")
-    at, seq, boot_id = place[order], rows["seq"][order], rows["boot_id"][order]
-    first = _first_in_group(at)
-    fresh = states.boot_id[at] == NEVER
-    step = np.empty(len(seq), np.bool_)
-    step[1:] = seq[1:] == seq[:-1] + np.uint64(1)
-    step[first] = (fresh | (seq == states.seq[at] + np.uint64(1)))[first]
-    same_boot = np.empty(len(seq), np.bool_)
-    same_boot[1:] = boot_id[1:] == boot_id[:-1]
-    same_boot[first] = (fresh | (boot_id == states.boot_id[at]))[first]
-    plain = step & same_boot & (states.seq_pending[at] == None)  # noqa: E711  # elementwise
-    odd = np.zeros(len(states.seq), np.bool_)
-    odd[at[~plain]] = True
-    last = np.ones(len(at), np.bool_)
-    last[:-1] = first[1:]
-    begins = first & fresh & ~odd[at]
-    states.seq_first[at[begins]] = seq[begins]
-    chosen = last & ~odd[at]
-    states.boot_id[at[chosen]] = boot_id[chosen]
-    states.seq[at[chosen]] = seq[chosen]
-    states.seq_read_at[at[chosen]] = rows["read_at"][order][chosen]
-    slow = odd[at]
-    _fold_receipts_slowly(states, at[slow], order[slow], rows)
-    return np.flatnonzero(odd)
-
-
-def _fold_receipts_slowly(states: MeterStates, at: Int64Column, order: Int64Column, rows: Columns) -> None:
-    groups: dict[int, list[int]] = {}
-    for place, row in zip(at.tolist(), order.tolist(), strict=True):
-        groups.setdefault(place, []).append(row)
-    for place, members in groups.items():
-        newest_boot = max(int(states.boot_id[place]), *(int(rows["boot_id"][row]) for row in members))
-        before = None
-        if newest_boot == states.boot_id[place]:
-            before = Cover(int(states.seq_first[place]), int(states.seq[place]), states.seq_pending[place] or ())
-        states.boot_id[place] = newest_boot
-        ours = {
-            int(rows["seq"][row]): int(rows["read_at"][row])
-            for row in members
-            if int(rows["boot_id"][row]) == newest_boot
-        }
-        if not ours:
-            continue  # of an earlier boot: it has no receipt any more
-        cover = extend_cover(before, ours)
-        states.seq_first[place], states.seq[place] = cover.first, cover.last
-        states.seq_pending[place] = cover.pending or None
-        states.seq_read_at[place] = ours.get(cover.last, int(states.seq_read_at[place]))
 
 
 def mean_power_w(start_at: Int64Column, end_at: Int64Column, energy_wh: Int64Column) -> Int64Column:

@@ -13,6 +13,9 @@ NEVER = -1
 
 Int64Column = NDArray[np.int64]
 
+KEY_BITS = 5
+"""Low bits of a cycle key: how many of the first slots are energy; the rest are peaks of demand."""
+
 Range = tuple[int, int]
 """Sequence numbers from the first to the last, both included."""
 
@@ -29,7 +32,13 @@ class MeterStates:
     export_wh: Int64Column
     cycle_start: Int64Column
     """Start of the billing cycle that the quantities belong to, epoch µs."""
+    cycle_key: Int64Column
+    """Price structure that the quantities are of (`metering.cycle_shape`); 0: they are none's, and slot 0 has the energy."""
     quantities_wh: Int64Column
+    """Energy by price bucket (and tier, where these are filled in order of time); from the top down, peaks of demand."""
+    window_start: Int64Column
+    """Start of the demand window under way, epoch µs."""
+    window_wh: Int64Column
     cycle_export_wh: Int64Column
     boot_id: Int64Column
     seq_first: NDArray[np.uint64]
@@ -54,7 +63,10 @@ class MeterStates:
             import_wh=never(),
             export_wh=never(),
             cycle_start=never(),
+            cycle_key=np.zeros(size, np.int64),
             quantities_wh=np.zeros((size, SLOTS), np.int64),
+            window_start=never(),
+            window_wh=np.zeros(size, np.int64),
             cycle_export_wh=np.zeros(size, np.int64),
             boot_id=never(),
             seq_first=np.zeros(size, np.uint64),
@@ -71,6 +83,13 @@ class MeterStates:
         """Replace some rows."""
         for mine, theirs in zip(self._columns(), other._columns(), strict=True):  # noqa: SLF001
             mine[rows] = theirs
+
+    def cycle_energy_wh(self) -> Int64Column:
+        """Return the energy of each meter's cycle so far, Wh."""
+        slots = np.where(self.cycle_key == 0, SLOTS, self.cycle_key & ((1 << KEY_BITS) - 1))
+        if (slots == SLOTS).all():
+            return self.quantities_wh.sum(axis=1)
+        return np.where(np.arange(SLOTS) < slots[:, np.newaxis], self.quantities_wh, 0).sum(axis=1)
 
     def grow(self, size: int) -> "MeterStates":
         """Return states with room for `size` meters, the present ones kept."""

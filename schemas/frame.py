@@ -84,7 +84,7 @@ CHARGES_SCHEMA = pa.schema(
         pa.field("power_w", pa.int64(), nullable=False),
         pa.field("cycle_start", pa.int64(), nullable=False),
         pa.field("cycle_energy_wh", pa.int64(), nullable=False),
-        pa.field("amount", pa.int64(), nullable=False),
+        pa.field("amount", pa.int64()),  # null: no charge, or one that follows in a frame of its own
         pa.field("amount_scale", pa.int8(), nullable=False),
         pa.field("currency", pa.string(), nullable=False),
         pa.field("received_at", pa.int64(), nullable=False),

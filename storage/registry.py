@@ -15,14 +15,11 @@ import psycopg
 import yaml
 from psycopg.pq import TransactionStatus
 
-from metering.calendar import compile_timeline
-from metering.pricebook import FAR_FUTURE_US, Assignment, Meters, PriceBook
-from metering.running import unsupported_parts
-from metering.tariff import Tariff, TariffError, parse_tariff
+from metering.pricebook import FAR_FUTURE_US, Assignment, Assignments, Meters, PriceBook
+from metering.tariff import Tariff, parse_tariff
 from schemas.ids import is_meter_id
+from storage.price_book import Books, Section, assignments_between, fetch_books, fetch_sections
 
-TIMELINE_DAYS_BACK = 800
-TIMELINE_DAYS_AHEAD = 400
 TARIFF_DEFAULT_ID = "county-residential"
 MODULUS_DEFAULT_WH = 10**12
 INTERVAL_DEFAULT_S = 900
@@ -38,6 +35,7 @@ IMPORT_COLUMNS = (
     "installed_on",
 )
 FAULTS_LISTED_MAX = 200
+REGISTRY_AGE_MAX = dt.timedelta(days=30)
 LONG_AGO = dt.datetime(2000, 1, 1, tzinfo=dt.UTC)
 
 
@@ -50,6 +48,8 @@ class Registry:
     prices: PriceBook
     service_point_id: list[str]
     number_of: dict[str, int]
+    loaded_on: dt.date = dt.date.max
+    """Day that the timelines of tariffs were made around."""
 
     def meter_no_of(self, meter_id: str) -> int | None:
         """Return the number of a meter, or None when it was not imported."""
@@ -64,8 +64,11 @@ def fetch_version(conn: psycopg.Connection) -> int:
 
 
 def refresh_registry(conn: psycopg.Connection, registry: Registry) -> Registry:
-    """Return the registry, loaded anew if the master data changed since."""
-    return registry if fetch_version(conn) == registry.version else load_registry(conn)
+    """Return the registry, loaded anew if the master data changed since, or it is a month old."""
+    row = conn.execute("select version, current_date from registry_version").fetchone()
+    assert row is not None
+    is_fresh = row[0] == registry.version and row[1] - registry.loaded_on < REGISTRY_AGE_MAX
+    return registry if is_fresh else load_registry(conn)
 
 
 def load_registry(conn: psycopg.Connection) -> Registry:
@@ -75,7 +78,8 @@ def load_registry(conn: psycopg.Connection) -> Registry:
         if is_outermost:
             conn.execute("set transaction isolation level repeatable read read only")
         version = fetch_version(conn)
-        tariff_index, prices = _load_prices(conn)
+        books = fetch_books(conn)
+        sections = fetch_sections(conn, books)
         rows = conn.execute(
             "select meter_no, meter_id, register_modulus_wh, coalesce(rated_power_w, 0), interval_s from meter"
         ).fetchall()
@@ -90,29 +94,22 @@ def load_registry(conn: psycopg.Connection) -> Registry:
             " order by meter_no, epoch"
         ).fetchall()
     meters = _meters_from_rows(rows)
-    _assign(meters, assigned, tariff_index, prices)
+    _assign(meters, assigned, sections, books)
     for meter_no, start_us in epochs:
         meters.epochs.setdefault(meter_no, []).append(start_us)
-        _make_irregular(meters, meter_no)
+        meters.irregular[meter_no] = True
+    number_of = {row[1]: row[0] for row in rows}
+    return Registry(
+        version, meters, books.prices, _point_names(points, meters, number_of), number_of, loaded_on=books.today
+    )
+
+
+def _point_names(points: list[tuple[int, str]], meters: Meters, number_of: Mapping[str, int]) -> list[str]:
+    """Return names by service point number; one that is a meter's too is the same string, for a million are many."""
     names = [""] * (max((no for no, _ in points), default=0) + 1)
     for no, name in points:
-        names[no] = name
-    return Registry(version, meters, prices, names, {row[1]: row[0] for row in rows})
-
-
-def _load_prices(conn: psycopg.Connection) -> tuple[dict[str, int], PriceBook]:
-    today = conn.execute("select current_date").fetchone()
-    assert today is not None
-    start_on = today[0] - dt.timedelta(days=TIMELINE_DAYS_BACK)
-    end_on = today[0] + dt.timedelta(days=TIMELINE_DAYS_AHEAD)
-    index: dict[str, int] = {}
-    book = PriceBook([], [])
-    for tariff_id, document in conn.execute("select tariff_id, document from tariff order by tariff_id").fetchall():
-        tariff = parse_tariff(document)
-        index[tariff_id] = len(book.tariffs)
-        book.tariffs.append(tariff)
-        book.timelines.append(compile_timeline(tariff, start_on, end_on))
-    return index, book
+        names[no] = meters.meter_id[number_of[name]] if name in number_of else name
+    return names
 
 
 def _meters_from_rows(rows: list[tuple[Any, ...]]) -> Meters:
@@ -134,52 +131,46 @@ def _meters_from_rows(rows: list[tuple[Any, ...]]) -> Meters:
         start_us=np.full(size, FAR_FUTURE_US, np.int64),
         end_us=np.zeros(size, np.int64),
         irregular=np.zeros(size, np.bool_),
-        assignments={},
         epochs={},
     )
 
 
-def _assign(meters: Meters, rows: list[tuple[Any, ...]], tariff_index: Mapping[str, int], prices: PriceBook) -> None:
-    seen = np.zeros(meters.size, np.bool_)
-    for meter_no, service_point_no, tariff_id, start_us, end_us in rows:
-        index = tariff_index.get(tariff_id)
-        if index is None:
-            continue
-        low, high = prices.bounds_us[index]
-        span = max(start_us, low), min(end_us if end_us is not None else FAR_FUTURE_US, high)
-        if seen[meter_no]:
-            _make_irregular(meters, meter_no)
-            meters.assignments[meter_no].append(Assignment(service_point_no, index, *span))
-        seen[meter_no] = True
-        meters.service_point_no[meter_no] = service_point_no
-        meters.tariff_index[meter_no] = index
-        meters.start_us[meter_no], meters.end_us[meter_no] = span
-
-
-def _make_irregular(meters: Meters, meter_no: int) -> None:
-    """Move the one assignment of a meter into its list."""
-    if meters.irregular[meter_no]:
-        return
-    only = Assignment(
-        int(meters.service_point_no[meter_no]),
-        int(meters.tariff_index[meter_no]),
-        int(meters.start_us[meter_no]),
-        int(meters.end_us[meter_no]),
-    )
-    meters.assignments[meter_no] = [only]
-    meters.irregular[meter_no] = True
+def _assign(meters: Meters, rows: list[tuple[Any, ...]], sections: Mapping[int, list[Section]], books: Books) -> None:
+    """Set the newest assignment of each meter as columns; the meters that have several keep all of them."""
+    newest: dict[int, Assignment] = {}
+    many: list[tuple[int, Assignment]] = []
+    first_meter: dict[int, int] = {}
+    shared: set[int] = set()
+    for meter_no, point_no, tariff_id, start_us, end_us in rows:
+        if first_meter.setdefault(point_no, meter_no) != meter_no:
+            shared.add(point_no)
+        span = start_us, FAR_FUTURE_US if end_us is None else end_us
+        for item in assignments_between(books, point_no, span, sections.get(point_no, ()), tariff_id):
+            if meter_no in newest:
+                if not meters.several[meter_no]:
+                    meters.several[meter_no] = True
+                    many.append((meter_no, newest[meter_no]))
+                many.append((meter_no, item))
+            newest[meter_no] = item
+    meters.assignments = Assignments(many)
+    meters.tariff_index[:] = books.of(None)
+    for meter_no, item in newest.items():
+        meters.service_point_no[meter_no] = item.service_point_no
+        meters.tariff_index[meter_no] = item.tariff_index
+        meters.start_us[meter_no], meters.end_us[meter_no] = item.start_us, item.end_us
+        meters.whole[meter_no] = item.whole_from, item.whole_until
+    if shared:
+        meters.shares_point |= np.isin(meters.service_point_no, list(shared))
 
 
 def import_tariff(conn: psycopg.Connection, path: Path) -> Tariff:
     """Check a tariff document and put it into the database; the same document again changes nothing.
 
     Raises:
-        TariffError: With every fault of the document, or the parts that the running charge cannot compute.
+        TariffError: With every fault of the document.
     """
     document = yaml.safe_load(path.read_text("utf-8"))
     tariff = parse_tariff(document)
-    if parts := unsupported_parts(tariff):
-        raise TariffError([f"{part}: the running charge cannot compute it yet" for part in parts])
     text = json.dumps(document, sort_keys=True, default=str, ensure_ascii=False)
     digest = hashlib.sha256(text.encode()).hexdigest()
     conn.execute(

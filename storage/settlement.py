@@ -171,6 +171,8 @@ class BatchDone:
     worker: str
     watermark_us: int
     """Newest clock of the bridge in the batch."""
+    notes_clock: bool = False
+    """Whether to note when the partition came so far."""
 
 
 def write_batch(
@@ -184,8 +186,8 @@ def write_batch(
 ) -> list[int]:
     """Write what a batch changes, inside the caller's transaction that holds the offset row.
 
-    1. Facts. 2. State of irregular meters, or of all that changed when it is time for a checkpoint. 3. Outbox.
-    4. The offset.
+    1. Facts, and the days that have news. 2. State of irregular meters, or of all that changed when it is time for a
+    checkpoint. 3. Outbox. 4. The offset, and now and then the time.
 
     Args:
         conn: In the transaction.
@@ -198,8 +200,9 @@ def write_batch(
     Returns:
         Ids of the outbox rows.
     """
-    copy_facts(conn, settled.facts)  # Step 1.
     partition = done.key[2]
+    copy_facts(conn, settled.facts)  # Step 1.
+    write_days(conn, partition, done.next_offset, days_of(settled.facts["end_at"]))
     if checkpoint is not None:  # Step 2.
         write_states(conn, checkpoint, partition, done.next_offset)
     elif settled.irregular.any():
@@ -225,7 +228,22 @@ def write_batch(
         checkpoint_offset=None if checkpoint is None else done.next_offset,
         facts_from_us=int(settled.facts["end_at"].min()) if len(settled.facts["end_at"]) else None,
     )
+    if done.notes_clock:
+        conn.execute(
+            "insert into ledger_clock (partition, committed_at, next_offset) values (%s, clock_timestamp(), %s)",
+            (partition, done.next_offset),
+        )
     return ids
+
+
+def write_days(conn: psycopg.Connection, partition: int, next_offset: int, days: set[dt.date]) -> None:
+    """Note up to which offset there are facts that end on days (UTC), so that sub-totals look into days with news only."""
+    if days:
+        conn.execute(
+            "insert into ledger_day (day, partition, next_offset) select day, %s, %s from unnest(%s::date[]) as d(day)"
+            " on conflict (day, partition) do update set next_offset = greatest(ledger_day.next_offset, excluded.next_offset)",
+            (partition, next_offset, sorted(days)),
+        )
 
 
 def write_outbox(

@@ -2,21 +2,18 @@
 
 import dataclasses
 import datetime as dt
-from decimal import Decimal
 from typing import Any
 
 import numpy as np
 import psycopg
 
-from metering.bill import line_amount
 from metering.fact import FACT_COLUMNS, INT_NULLABLE, Columns
-from metering.pricebook import Meters
-from metering.running import charge_lines, compile_cycle, quantity_kwh, shown_kind
-from metering.settlement import fold_facts, fold_receipts, price_facts, tariff_of
+from metering.fold import fold_facts, fold_receipts
+from metering.piece import price_facts
 from metering.state import NEVER, SLOTS, Int64Column, MeterStates
 from schemas.frame import ELECTRICAL
 from storage.offset import OffsetRow, fetch_later_facts_from
-from storage.registry import Registry, load_registry
+from storage.registry import Registry
 from storage.snapshot import one_snapshot
 
 STATE_COLUMNS = (
@@ -26,6 +23,9 @@ STATE_COLUMNS = (
     "import_wh",
     "export_wh",
     "cycle_start",
+    "cycle_key",
+    "window_start",
+    "window_wh",
     "cycle_export_wh",
     "boot_id",
     "seq_first",
@@ -164,9 +164,8 @@ def fold_all(states: MeterStates, place: Any, facts: Columns, registry: Registry
     if not len(facts["meter_no"]):
         return
     priced = {**facts, "quality": facts["quality"].copy()}
-    tariffs = tariff_of(facts, registry.meters)
-    pieces = price_facts(priced, tariffs, registry.meters, registry.prices)
-    fold_facts(states, place, facts, pieces)
+    pieces = price_facts(priced, registry.meters, registry.prices)
+    fold_facts(states, place, facts, pieces, registry.prices)
     first = facts["revision"] == 0
     readings = {
         "boot_id": facts["boot_id"][first],
@@ -211,35 +210,6 @@ def write_states(conn: psycopg.Connection, rows: StateRows, partition: int, next
     )
 
 
-@dataclasses.dataclass(frozen=True)
-class ChargeLineView:
-    """One line of a running charge as people see it."""
-
-    label: str
-    kind: str
-    quantity_kwh: Decimal
-    price: Decimal
-    amount: Decimal
-    amount_unrounded: Decimal
-
-
-@dataclasses.dataclass(frozen=True)
-class RunningChargeView:
-    """The charge of a service point's billing cycle so far."""
-
-    meter_id: str
-    service_point_id: str
-    tariff_id: str
-    currency: str
-    cycle_start: dt.datetime
-    cycle_end: dt.datetime
-    read_at: dt.datetime
-    energy_wh: int
-    lines: list[ChargeLineView]
-    total: Decimal
-    total_unrounded: Decimal
-
-
 def fetch_state(conn: psycopg.Connection, registry: Registry, meter_no: int) -> MeterStates:
     """Return the state of one meter, shape (1,): its checkpoint and the facts after it, together.
 
@@ -266,76 +236,6 @@ def fetch_state(conn: psycopg.Connection, registry: Registry, meter_no: int) -> 
         ).fetchall()
     fold_all(states, np.zeros(len(rows), np.int64), columns_from_fetched(rows), registry)
     return states
-
-
-def fetch_running_charge(
-    conn: psycopg.Connection, meter_id: str, registry: Registry | None = None
-) -> RunningChargeView | None:
-    """Return the running charge of the service point that a meter measures, or None without any reading.
-
-    Where several meters measured the service point in the cycle (an exchange), their quantities are added up.
-
-    Raises:
-        LookupError: No such meter.
-    """
-    registry = registry or load_registry(conn)
-    number = registry.meter_no_of(meter_id)
-    if number is None:
-        raise LookupError(f"no meter {meter_id!r}")
-    state = fetch_state(conn, registry, number)
-    if state.last_at[0] == NEVER:
-        return None
-    meters = registry.meters
-    assignment = meters.assignment_at(number, int(state.last_at[0]))
-    assert assignment is not None  # it was priced
-    cycle_start = int(state.cycle_start[0])
-    quantities = state.quantities_wh[0].copy()
-    read_at = int(state.last_at[0])
-    for other in _others(meters, number, assignment.service_point_no):
-        theirs = fetch_state(conn, registry, other)
-        if int(theirs.cycle_start[0]) == cycle_start:
-            quantities += theirs.quantities_wh[0]
-            read_at = max(read_at, int(theirs.last_at[0]))
-    tariff = registry.prices.tariffs[assignment.tariff_index]
-    line = registry.prices.timelines[assignment.tariff_index]
-    cycle = int(np.searchsorted(line.cycle_start_s, cycle_start // 1_000_000))
-    pricing = compile_cycle(tariff, line, cycle)
-    lines = charge_lines(pricing, quantities.tolist(), read_at)
-    views = [
-        ChargeLineView(
-            charge.label,
-            shown_kind(charge),
-            quantity_kwh(charge),
-            charge.price,
-            line_amount(tariff, charge),
-            charge.amount_unrounded,
-        )
-        for charge in lines
-    ]
-    unrounded = sum((view.amount_unrounded for view in views), Decimal(0))
-    return RunningChargeView(
-        meter_id=meter_id,
-        service_point_id=registry.service_point_id[assignment.service_point_no],
-        tariff_id=tariff.tariff_id,
-        currency=tariff.currency,
-        cycle_start=_instant(cycle_start),
-        cycle_end=_instant(int(line.cycle_end_s[cycle]) * 1_000_000),
-        read_at=_instant(read_at),
-        energy_wh=int(quantities.sum()),
-        lines=views,
-        total=tariff.round_money(unrounded),
-        total_unrounded=unrounded,
-    )
-
-
-def _others(meters: Meters, number: int, service_point_no: int) -> list[int]:
-    ours = np.flatnonzero(meters.service_point_no == service_point_no).tolist()
-    moved = [
-        meter_no
-        for meter_no, held in meters.assignments.items()
-        if any(item.service_point_no == service_point_no for item in held)
-    ]
-    return sorted({*ours, *moved} - {number, 0})
 
 
 def _instant(at_us: int) -> dt.datetime:

@@ -189,6 +189,14 @@ create table usage_refresh (
 );
 create sequence usage_refresh_no;
 
+-- Days that changed after a bill was made of them, or of others as late: what corrections are looked for by.
+create table usage_change (
+    meter_no integer not null,
+    day date not null,
+    refresh_no bigint not null,
+    primary key (meter_no, day)
+);
+
 -- What a running charge was and became, when something other than the next reading changed it.
 create table charge_change (
     charge_change_no bigint generated always as identity primary key,
@@ -268,6 +276,9 @@ create table bill (
         where (kind = 'invoice' and state <> 'cancelled')
 );
 create index on bill (account_no);
+create index on bill (contract_no, start_on);
+create index on bill (corrects);
+create index on bill (bill_run_no);
 create index on bill (state);
 create index on bill (start_on);
 

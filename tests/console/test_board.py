@@ -25,7 +25,7 @@ def registry(*intervals_s: int) -> Registry:
     meters = Meters(
         meter_id=ids, modulus_wh=zeros, rated_power_w=zeros, interval_s=np.array([900, *intervals_s], np.int64),
         tariff_index=zeros, service_point_no=zeros, start_us=zeros, end_us=zeros, irregular=np.zeros(size, np.bool_),
-        assignments={}, epochs={},
+        epochs={},
     )  # fmt: skip
     return Registry(1, meters, PriceBook([], []), [], {meter_id: no for no, meter_id in enumerate(ids) if no})
 

@@ -16,7 +16,7 @@ from console.words import words_of
 from metering.calendar import compile_timeline
 from metering.tariff import parse_tariff
 from schemas.quality import Quality
-from storage.state import ChargeLineView, RunningChargeView
+from storage.charge import ChargeLine, ChargeSoFar
 
 ZONE = ZoneInfo("Asia/Shanghai")
 START = dt.datetime(2026, 11, 22, tzinfo=dt.UTC)
@@ -106,7 +106,7 @@ def test_local_days_begin_at_local_midnight_also_when_the_clock_changes() -> Non
 
 def test_what_is_explained_first_is_the_line_that_costs_most() -> None:
     amounts = [Decimal(value) for value in ("1.5", "9.25", "-3")]
-    lines = [ChargeLineView("x", "energy", Decimal(0), Decimal(0), amount, amount) for amount in amounts]
-    charge = RunningChargeView("m", "s", "t", "CNY", START, START, START, 0, lines, Decimal(0), Decimal(0))
+    lines = [ChargeLine("x", "energy", Decimal(0), Decimal(0), amount, amount) for amount in amounts]
+    charge = ChargeSoFar("m", "s", "t", "CNY", START, START, START, 0, lines, Decimal(0), Decimal(0))
     assert largest_line(charge) == 1
     assert largest_line(None) == 0

@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from metering.calendar import Timeline, compile_timeline, segment_of, split_energy, split_energy_columns
-from metering.running import CyclePricing, charge_columns, charge_lines, compile_cycle
+from metering.cycle_shape import Shapes
+from metering.running import CyclePricing, charge_columns, charge_lines, pricing_of
 from metering.tariff import Tariff, TariffError, parse_tariff
 
 TARIFFS = Path(__file__).parents[2] / "tariffs"
@@ -37,7 +38,9 @@ def period_at(tariff: Tariff, line: Timeline, at_us: int) -> str:
 
 def july(line: Timeline) -> CyclePricing:
     start = instant_us(RESIDENTIAL.zone, 2026, 7, 1) // US
-    return compile_cycle(RESIDENTIAL, line, int(np.flatnonzero(line.cycle_start_s == start)[0]))
+    pricing = pricing_of(Shapes(RESIDENTIAL, line), int(np.flatnonzero(line.cycle_start_s == start)[0]))
+    assert pricing is not None
+    return pricing
 
 
 def quantities(pricing: CyclePricing, **kwh: int) -> list[int]:

@@ -16,9 +16,10 @@ from hypothesis import strategies as st
 
 from metering.bill import Bill, History, line_amount, sum_of
 from metering.calendar import US, compile_segments, compile_timeline, local_midnight_s, segment_of
+from metering.cycle_shape import Shapes
 from metering.pricing.indexed import Series
 from metering.rating import rate, rate_cycle
-from metering.running import charge_columns, charge_lines, compile_cycle, unsupported_parts
+from metering.running import charge_columns, charge_lines, pricing_of
 from metering.tariff import Tariff, parse_tariff
 from metering.terms import RatingError
 from metering.usage import Inputs, Load, measure
@@ -165,7 +166,8 @@ def test_all_quarter_hours_of_a_day_of_23_24_or_25_hours_are_priced_once(date: s
 def test_the_running_charge_at_the_end_of_the_cycle_is_the_bill(wh: list[int], as_of: int) -> None:
     tariff = tariff_of(**LADDER, fixed_charge={"amount": "0.27", "per": "day"})
     line = compile_timeline(tariff, JULY, AUGUST)
-    pricing = compile_cycle(tariff, line, 0)
+    pricing = pricing_of(Shapes(tariff, line), 0)
+    assert pricing is not None
     periods = {label: slot for slot, label in enumerate(pricing.labels)}
     starts = np.array(
         [local_midnight_s(tariff, JULY) + hour * 3600 for hour in (1, 9, 81)]
@@ -183,10 +185,19 @@ def test_the_running_charge_at_the_end_of_the_cycle_is_the_bill(wh: list[int], a
     assert sum_of(lines) == so_far == bill.total_unrounded - max(30 - as_of, 0) * Decimal("0.27")
 
 
-def test_settlement_names_what_its_running_charge_cannot_compute() -> None:
-    assert unsupported_parts(tariff_of(**LADDER)) == []
-    places = {"versions[0].demand", "versions[0].surcharges", "versions[0].discounts", "versions[0].minimum"}
-    assert places | {"versions[0].taxes", "versions[0].tier_rule"} == set(unsupported_parts(tariff_of(**EVERYTHING)))
+def test_what_whole_numbers_cannot_carry_is_charged_from_the_ledger() -> None:
+    def is_live(**parts: Any) -> bool:
+        tariff = tariff_of(**{**LADDER, **parts})
+        return Shapes(tariff, compile_timeline(tariff, JULY, AUGUST)).of(0) is not None
+
+    assert is_live()
+    assert is_live(demand={"prices": "1"}, taxes=[{"id": "vat", "rate": "0.2"}])
+    assert is_live(tier_rule={"allocation": "sequential"})
+    assert not is_live(tier_rule={"per": "year"})
+    assert not is_live(demand={"prices": "1", "method": "sliding"})
+    assert not is_live(demand={"prices": "1", "ratchet": {"percent": "80"}})
+    assert not is_live(reactive={"mode": "cn_table"})
+    assert not is_live(export={"mode": "buy_all", "prices": "0.1"})
 
 
 def test_a_published_day_flag_reprices_its_day_only() -> None:
@@ -542,7 +553,8 @@ def test_the_running_charge_over_a_change_of_version_is_the_bill(on_change: str,
         for date, price, adder in (("2026-01-01", "0.1", "1"), ("2026-07-11", "0.2", "3"))
     ]  # fmt: skip
     tariff = parse_tariff({"tariff_id": "t", "currency": "EUR", "zone": "Europe/Berlin", "versions": versions})
-    pricing = compile_cycle(tariff, compile_timeline(tariff, JULY, AUGUST), 0)
+    pricing = pricing_of(Shapes(tariff, compile_timeline(tariff, JULY, AUGUST)), 0)
+    assert pricing is not None
     quantities = np.zeros((1, 16), np.int64)
     quantities[0, :2] = wh
     columns = charge_columns(pricing, quantities, local_midnight_s(tariff, AUGUST) * US)

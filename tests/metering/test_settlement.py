@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from metering.calendar import compile_timeline
 from metering.fact import Columns
-from metering.pricebook import FAR_FUTURE_US, Assignment, Meters, PriceBook
+from metering.pricebook import FAR_FUTURE_US, Meters, PriceBook
 from metering.settlement import (
     Plan,
     Settled,
@@ -66,7 +66,6 @@ def make_meters() -> Meters:
         start_us=np.zeros(size, np.int64),
         end_us=np.full(size, FAR_FUTURE_US),
         irregular=np.zeros(size, np.bool_),
-        assignments={},
         epochs={},
     )
 
@@ -218,7 +217,6 @@ def test_a_large_fall_is_refused_until_a_register_epoch_is_opened(prices: PriceB
     ledger.settle(make_batch([(1, 0, 5000), (1, 1, 10)]))
     assert [code for _, code, _ in ledger.refused] == [RejectCode.REGISTER_DECREASED]
     ledger.meters.irregular[1] = True
-    ledger.meters.assignments[1] = [Assignment(1, 0, 0, FAR_FUTURE_US)]
     ledger.meters.epochs[1] = [START_US + QUARTER_US]
     ledger.settle(make_batch([(1, 1, 10), (1, 2, 30)], 2))
     assert [(row["epoch"], row["energy_wh"]) for row in ledger.live(1)] == [(0, 0), (1, 0), (1, 20)]

@@ -9,10 +9,10 @@ import psycopg
 import pytest
 
 from agents.consumer import Record
+from storage.charge import fetch_running_charge
 from storage.check import check_all
 from storage.epoch import EpochError, open_epoch
 from storage.registry import import_meters
-from storage.state import fetch_running_charge
 from tests.fixtures.fix_ledger import Ledger, frame_of
 
 pytestmark = pytest.mark.stack

@@ -27,7 +27,7 @@ def assert_balanced(ledger: Ledger) -> None:
 
 
 def charges_of(ledger: Ledger) -> list[Any]:
-    from storage.state import fetch_running_charge
+    from storage.charge import fetch_running_charge
 
     with psycopg.connect(ledger.dsn, autocommit=True) as conn:
         return [fetch_running_charge(conn, f"x-{n:03d}") for n in range(1, 7)]
