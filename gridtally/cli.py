@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from gridtally.contract_cli import contract_app
 from gridtally.dead_letters import letters_app
 from gridtally.master_data import export_app, import_app, open_epoch_command
 from gridtally.meter_cli import meter_app
@@ -43,6 +44,7 @@ app.add_typer(worker_app, name="worker")
 app.add_typer(import_app, name="import")
 app.add_typer(export_app, name="export")
 app.add_typer(meter_app, name="meter")
+app.add_typer(contract_app, name="contract")
 app.add_typer(letters_app, name="dead-letters")
 app.add_typer(tariff_app, name="tariff")
 app.command("open-epoch")(open_epoch_command)

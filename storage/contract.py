@@ -7,6 +7,7 @@ from decimal import Decimal
 from typing import Any
 
 import psycopg
+from psycopg.rows import dict_row
 
 from metering.contract import Contract, ContractTariff
 from metering.contract_terms import terms_needed
@@ -218,3 +219,41 @@ def _refuse_overlap(conn: psycopg.Connection[Any], number: int, contract_id: str
     ).fetchone()
     if other is not None:
         raise ContractError(f"{contract_id} until {end_on} overlaps {other[0]}, which starts on {other[1]}")
+
+
+def fetch_contract_list(
+    conn: psycopg.Connection[Any],
+    *,
+    account_id: str | None = None,
+    service_point_id: str | None = None,
+    limit: int = 100,
+) -> list[dict[str, Any]]:
+    """Return contracts as people see them, by name, with the tariff that was entered for their last day."""
+    with conn.cursor(row_factory=dict_row) as cursor:
+        return cursor.execute(
+            "select c.contract_id, a.account_id, u.customer_id, u.name, p.service_point_id, c.start_on, c.end_on,"
+            " c.billing_day, c.delivery, t.tariff_id, t.start_on as tariff_from, t.terms"
+            " from contract c join account a using (account_no) join customer u using (customer_no)"
+            " join service_point p using (service_point_no) left join lateral (select * from contract_tariff t"
+            " where t.contract_no = c.contract_no and t.replaced_at is null order by t.start_on desc limit 1) t on true"
+            " where (%(account)s::text is null or a.account_id = %(account)s)"
+            " and (%(point)s::text is null or p.service_point_id = %(point)s) order by c.contract_id limit %(limit)s",
+            {"account": account_id, "point": service_point_id, "limit": limit},
+        ).fetchall()
+
+
+def fetch_tariff_history(conn: psycopg.Connection[Any], contract_id: str) -> list[dict[str, Any]]:
+    """Return every tariff that was ever entered for a contract, with by whom, and when it was replaced.
+
+    Raises:
+        ContractError: There is no such contract.
+    """
+    if conn.execute("select from contract where contract_id = %s", (contract_id,)).fetchone() is None:
+        raise ContractError(f"no contract {contract_id!r}")
+    with conn.cursor(row_factory=dict_row) as cursor:
+        return cursor.execute(
+            "select t.start_on, t.tariff_id, t.terms, t.entered_at, t.entered_by, t.replaced_at"
+            " from contract_tariff t join contract using (contract_no) where contract_id = %s"
+            " order by t.start_on, t.contract_tariff_no",
+            (contract_id,),
+        ).fetchall()

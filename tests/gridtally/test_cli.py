@@ -42,6 +42,9 @@ CALLS: dict[tuple[str, ...], list[str]] = {
     **{("import", kind): ["{file}", "--as", "ann"] for kind in COLUMNS},
     ("import", "all"): ["{file.parent}", "--as", "ann"],
     ("import", "tariff"): ["{file}"],
+    ("contract", "tariff"): ["k", "--tariff", "t", "--start-on", "2026-12-01", "--as", "ann"],
+    ("contract", "end"): ["k", "--on", "2026-12-01", "--as", "ann"],
+    ("contract", "show"): ["k"],
     ("meter", "exchange"): [
         *("--service-point", "p", "--old", "m", "--final-kwh", "1", "--new", "n", "--initial-kwh", "0.001"),
         *("--at", "2026-11-24T08:00:00Z", "--reason", "x", "--as", "ann"),
@@ -52,6 +55,7 @@ CALLS: dict[tuple[str, ...], list[str]] = {
     ("dead-letters", "replay"): ["1"],
 }
 """Arguments that a command must have."""
+SET = ["k", "--tariff", "t", "--start-on", "2026-12-01", "--as", "ann"]
 READ = ["--at", "2026-11-24T08:00:00Z", "--reason", "x", "--as", "ann"]
 PURE = {("version",), *(words for words in LEAVES if words[0] == "tariff")}
 """Commands that neither start nor ask anything."""
@@ -115,6 +119,9 @@ def test_exit_codes_are_in_the_help() -> None:
         (["dead-letters", "show", "99999999999999999999"], {}, "dead_letter_id"),
         (["dead-letters", "show", "x"], {}, "dead_letter_id"),
         (["open-epoch", "m", "--at", "2026-11-24T08:00:00", "--reason", "x"], {}, "expected a time with offset"),
+        (["contract", "end", "k", "--on", "soon", "--as", "ann"], {}, "expected a day such as 2026-11-24"),
+        (["contract", "tariff", *SET, "--term", "kw"], {}, "expected NAME=DECIMAL"),
+        (["contract", "tariff", *SET, "--term", "kw=1", "--term", "kw=2"], {}, "kw is there twice"),
         (["import", "flags", __file__], {}, "who imports it? --as NAME, or --dry-run"),
         (["meter", "reading", "m", "--import-kwh", "1.0001", *READ], {}, "expected kWh with at most three decimals"),
         (["meter", "reading", "m", "--import-kwh", "-1", *READ], {}, "expected kWh with at most three decimals"),
