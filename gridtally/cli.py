@@ -13,6 +13,7 @@ from gridtally.contract_cli import contract_app
 from gridtally.dead_letters import letters_app
 from gridtally.master_data import export_app, import_app, open_epoch_command
 from gridtally.meter_cli import meter_app
+from gridtally.offer_cli import offer_app
 from gridtally.options import (
     EXIT_FAILED,
     EXIT_NOT_RUNNING,
@@ -45,6 +46,7 @@ app.add_typer(import_app, name="import")
 app.add_typer(export_app, name="export")
 app.add_typer(meter_app, name="meter")
 app.add_typer(contract_app, name="contract")
+app.add_typer(offer_app, name="offer")
 app.add_typer(letters_app, name="dead-letters")
 app.add_typer(tariff_app, name="tariff")
 app.command("open-epoch")(open_epoch_command)

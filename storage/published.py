@@ -1,13 +1,10 @@
-"""What is published from outside and prices depend on: flags of days, and price series. Entered, withdrawn, read."""
+"""What is published from outside and prices depend on: flags of days, and price series. Entered and withdrawn."""
 
-import datetime as dt
 from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
 import psycopg
 
-from metering.pricing.indexed import Series
 from storage.master_cell import read_day, read_decimal, read_instant, read_name, read_yes
 from storage.master_file import Column, Faults, Layout, Outcome, Rows, stage
 
@@ -83,32 +80,3 @@ def fetch_price_rows(conn: psycopg.Connection[Any]) -> Iterator[tuple[Any, ...]]
         "select distinct on (series, start_at) series, start_at, price from price_series"
         " order by series, start_at, published_at desc"
     )
-
-
-def fetch_flags(conn: psycopg.Connection[Any], known_at: dt.datetime | None = None) -> dict[str, frozenset[dt.date]]:
-    """Return the days of each flag, as published now or at an instant."""
-    rows = conn.execute(
-        "select flag, array_agg(distinct day) from day_flag"
-        " where published_at <= coalesce(%(at)s::timestamptz, 'infinity')"
-        " and coalesce(withdrawn_at > coalesce(%(at)s::timestamptz, 'infinity'), true) group by flag",
-        {"at": known_at},
-    ).fetchall()
-    return {flag: frozenset(days) for flag, days in rows}
-
-
-def fetch_price_series(
-    conn: psycopg.Connection[Any], start_at: dt.datetime, end_at: dt.datetime, known_at: dt.datetime | None = None
-) -> dict[str, Series]:
-    """Return the published prices that begin in ``[start_at, end_at)``, as published now or at an instant."""
-    rows = conn.execute(
-        "select distinct on (series, start_at) series, extract(epoch from start_at)::bigint, price from price_series"
-        " where start_at >= %s and start_at < %s and published_at <= coalesce(%s::timestamptz, 'infinity')"
-        " order by series, start_at, published_at desc",
-        (start_at, end_at, known_at),
-    ).fetchall()
-    found: dict[str, tuple[list[int], list[Any]]] = {}
-    for name, at_s, price in rows:
-        starts, prices = found.setdefault(name, ([], []))
-        starts.append(at_s)
-        prices.append(price)
-    return {name: Series(np.array(starts, np.int64), prices) for name, (starts, prices) in found.items()}

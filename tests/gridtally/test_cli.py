@@ -37,6 +37,7 @@ def commands(group: Any, *words: str) -> Iterator[tuple[tuple[str, ...], Any]]:
 
 
 LEAVES = dict(commands(typer.main.get_command(app)))
+SET = ["k", "--tariff", "t", "--start-on", "2026-12-01", "--as", "ann"]
 CALLS: dict[tuple[str, ...], list[str]] = {
     ("replay",): ["{file}"],
     **{("import", kind): ["{file}", "--as", "ann"] for kind in COLUMNS},
@@ -45,6 +46,10 @@ CALLS: dict[tuple[str, ...], list[str]] = {
     ("contract", "tariff"): ["k", "--tariff", "t", "--start-on", "2026-12-01", "--as", "ann"],
     ("contract", "end"): ["k", "--on", "2026-12-01", "--as", "ann"],
     ("contract", "show"): ["k"],
+    ("offer", "make"): [*SET, "--valid-until", "2026-12-31"],
+    ("offer", "show"): ["1"],
+    ("offer", "accept"): ["1", "--as", "ann"],
+    ("offer", "decline"): ["1", "--as", "ann"],
     ("meter", "exchange"): [
         *("--service-point", "p", "--old", "m", "--final-kwh", "1", "--new", "n", "--initial-kwh", "0.001"),
         *("--at", "2026-11-24T08:00:00Z", "--reason", "x", "--as", "ann"),
@@ -55,7 +60,6 @@ CALLS: dict[tuple[str, ...], list[str]] = {
     ("dead-letters", "replay"): ["1"],
 }
 """Arguments that a command must have."""
-SET = ["k", "--tariff", "t", "--start-on", "2026-12-01", "--as", "ann"]
 READ = ["--at", "2026-11-24T08:00:00Z", "--reason", "x", "--as", "ann"]
 PURE = {("version",), *(words for words in LEAVES if words[0] == "tariff")}
 """Commands that neither start nor ask anything."""
