@@ -1,6 +1,6 @@
 """`python -m bench [NAME …]`: measures on this machine, prints min/median/max, and writes bench/results/*.json.
 
-Names: core settle path latency restart disk; without any, all. TEST_TIMESCALE_DSN adds TimescaleDB to settle and disk.
+Names: core settle path latency restart disk projection; without any, all. TEST_TIMESCALE_DSN adds TimescaleDB to settle and disk.
 """
 
 import argparse
@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from bench import core, disk, latency, path, restart, settle
+from bench import core, disk, latency, path, projection, restart, settle
 from bench.rig import Rig, repeats, spread
 
 RESULTS = Path(__file__).parent / "results"
@@ -123,14 +123,24 @@ def bench_disk(rig: Rig, _runs: int) -> dict[str, Any]:
     return {"rows": rows}
 
 
-BENCHES: dict[str, Callable[[Rig, int], dict[str, Any]]] = {
+def bench_projection(_rig: Rig | None, _runs: int) -> dict[str, Any]:
+    """Errors of the projection on real loads; no component is needed."""
+    found = projection.run()
+    print(projection.table(found))
+    return found
+
+
+BENCHES: dict[str, Callable[[Any, int], dict[str, Any]]] = {
     "core": bench_core,
     "settle": bench_settle,
     "path": bench_path,
     "latency": bench_latency,
     "restart": bench_restart,
     "disk": bench_disk,
+    "projection": bench_projection,
 }
+ALONE = {"projection"}
+"""Benchmarks that need no component."""
 
 
 def main() -> None:
@@ -142,7 +152,7 @@ def main() -> None:
     names = options.names or list(BENCHES)
     runs = options.runs
     directory = Path(tempfile.mkdtemp(prefix="gridtally-bench-"))
-    rig = Rig(directory)
+    rig = None if ALONE.issuperset(names) else Rig(directory)
     head = f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
     print(f"{head}, load {os.getloadavg()[0]:.1f}\n{'':58} {'min':>12} {'median':>12} {'max':>12}")
     try:
@@ -151,7 +161,8 @@ def main() -> None:
             RESULTS.mkdir(exist_ok=True)
             (RESULTS / f"{name}.json").write_text(json.dumps(found, indent=1) + "\n")
     finally:
-        rig.stop()
+        if rig is not None:
+            rig.stop()
         shutil.rmtree(directory, ignore_errors=True)
 
 
