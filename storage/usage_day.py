@@ -274,6 +274,7 @@ def write_sums(conn: psycopg.Connection[Any], sums: Sums, refresh_no: int) -> No
         sums.has_export[index] |= quarters[1] is not None
         for name, value in zip(DAYS, quarters, strict=True):
             sums.quarters[name][index] += _quarters_of(value, QUARTER_S if name == "covered_s" else 0)
+    _note_changes(conn, sums, refresh_no)
     _copy_sums(conn, "usage_day", sums, ~old, refresh_no)
     if old.any():
         conn.execute("create temporary table if not exists usage_news (like usage_day) on commit delete rows")
@@ -284,6 +285,18 @@ def write_sums(conn: psycopg.Connection[Any], sums: Sums, refresh_no: int) -> No
             " from usage_news n where u.meter_no = n.meter_no and u.day = n.day"
         )
         conn.execute("delete from usage_news")
+
+
+def _note_changes(conn: psycopg.Connection[Any], sums: Sums, refresh_no: int) -> None:
+    """Note which days before the end of any bill have news: a correction may be due."""
+    row = conn.execute("select max(end_on) + 1 - date '1970-01-01' from bill where kind = 'invoice'").fetchone()
+    rows = np.flatnonzero(sums.day < (row[0] if row and row[0] else 0))
+    if len(rows):
+        conn.execute(
+            "insert into usage_change select *, %s from unnest(%s::int4[], %s::date[]) on conflict (meter_no, day)"
+            " do update set refresh_no = excluded.refresh_no",
+            (refresh_no, sums.meter_no[rows].tolist(), [EPOCH_DAY + dt.timedelta(days=int(d)) for d in sums.day[rows]]),
+        )
 
 
 def _quarters_of(value: bytes | None, default: int) -> Any:
