@@ -13,12 +13,15 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from connectors.embedded.process import ProcessSpec
+from connectors.simulated_customers import write_master_files
 from connectors.simulator import SLOT_S, Simulator, Utility
 from connectors.supervisor import Supervisor
 from gridtally.running import EXIT_CANNOT_START, say, start
 from schemas.addresses import Addresses
 from schemas.settings import Loaded, Settings
-from storage.registry import import_meters
+from storage.first_tariffs import TARIFFS_DIR
+from storage.master_import import find_master_files, import_files
+from storage.registry import import_tariff
 
 TURN_S = 0.1
 PROGRESS_FILE = "simulator.json"
@@ -102,12 +105,14 @@ def run_simulator(
 
 
 def _import(settings: Settings, addresses: Addresses, utility: Utility, interval_s: int) -> None:
-    path = settings.data_dir / "simulator" / "meters.csv"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    utility.write_csv(path, interval_s)
+    """Import the town with its people; again, and with another interval, it changes what differs."""
+    directory = settings.data_dir / "simulator" / "town"
+    write_master_files(utility, directory, interval_s)
     with psycopg.connect(addresses.database, autocommit=True) as conn:
-        report = import_meters(conn, path)
-    assert not report.faults, report.faults
+        if conn.execute("select from tariff where tariff_id = 'county-industrial'").fetchone() is None:
+            import_tariff(conn, TARIFFS_DIR / "county-industrial.yaml")  # of a database that had tariffs before
+        done = import_files(conn, find_master_files(directory), "demo")
+    assert not done.faults, done.faults
 
 
 def run_demo(loaded: Loaded, config: Path | None, *, days: int, meters: int, live_s: float) -> int:

@@ -119,7 +119,7 @@ def test_a_service_point_may_have_its_meter_exchanged_again(conn: psycopg.Connec
     enter_exchange(conn, SWAP, "ann")
     enter_exchange(conn, Exchange("p-1", T + 48 * HOUR, "m-2", 900, "m-3", 0, "worn"), "ann")
     chain = conn.execute(
-        "select meter_no, start_at, end_at from meter_assignment where service_point_no = 1 order by start_at"
+        "select meter_no, start_at, nullif(end_at, 'infinity') from meter_assignment where service_point_no = 1 order by start_at"
     ).fetchall()
     assert [row[0] for row in chain] == [1, 2, 3]
     assert [row[2] for row in chain[:2]] == [row[1] for row in chain[1:]] == [T, T + 48 * HOUR]
