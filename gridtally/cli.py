@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from gridtally.charge_cli import charge_command, usage_command
 from gridtally.contract_cli import contract_app
 from gridtally.dead_letters import letters_app
 from gridtally.master_data import export_app, import_app, open_epoch_command
@@ -50,6 +51,8 @@ app.add_typer(offer_app, name="offer")
 app.add_typer(letters_app, name="dead-letters")
 app.add_typer(tariff_app, name="tariff")
 app.command("open-epoch")(open_epoch_command)
+app.command("charge")(charge_command)
+app.command("usage")(usage_command)
 
 
 @app.command()

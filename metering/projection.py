@@ -13,13 +13,15 @@ Method (docs/projection.md has its errors):
 """
 
 import dataclasses
-from typing import Any
+import datetime as dt
 
 import numpy as np
 from numpy.typing import NDArray
 
-from metering.profile import QUARTERS_A_DAY
+from metering.calendar import US
+from metering.profile import QUARTER_S, QUARTERS_A_DAY
 from metering.state import Int64Column
+from metering.usage import Load
 
 PAST_DAYS = 42
 LEVEL_DAYS = 21
@@ -229,27 +231,64 @@ def _whole(energy: Column) -> Int64Column:
     return np.diff(until, axis=1, prepend=np.zeros((len(until), 1), np.int64))
 
 
-def past_of(load: Any, covered_s: Int64Column, shift_s: Int64Column, end_day: int, register: str) -> Past:
+def local_quarters(at_us: Int64Column, zone: dt.tzinfo) -> tuple[Int64Column, Int64Column]:
+    """Return the local day since 1970-01-01 and the quarter-hour of the local clock of each instant.
+
+    Args:
+        at_us: Shape (n,), epoch µs.
+        zone: Local clock; it changes at whole hours of UTC.
+    """
+    hours, place = np.unique(at_us // (3600 * US), return_inverse=True)
+    shifts = []
+    for hour in hours.tolist():
+        offset = dt.datetime.fromtimestamp(hour * 3600, zone).utcoffset()
+        shifts.append(int(offset.total_seconds()) if offset else 0)
+    local_s = at_us // US + np.array(shifts, np.int64)[place]
+    return local_s // 86_400, local_s % 86_400 // QUARTER_S
+
+
+def past_of(load: Load, covered_s: Int64Column, zone: dt.tzinfo, end_day: int, register: str) -> Past:
     """Return the whole days of one account's load.
 
     Args:
-        load: Of `metering.usage.Load`, quarter-hours or finer.
+        load: Quarter-hours or finer.
         covered_s: Shape (n,), seconds of each interval that readings cover.
-        shift_s: Shape (n,), offset of the local clock from UTC at each interval.
+        zone: Local clock.
         end_day: Day under way, since 1970-01-01.
         register: Which.
     """
-    local_s = load.start_us // 1_000_000 + shift_s
-    day = local_s // 86_400 - (end_day - PAST_DAYS)
+    day, quarter = local_quarters(load.start_us, zone)
+    day = day - (end_day - PAST_DAYS)
     inside = (day >= 0) & (day < PAST_DAYS)
-    key = day[inside] * QUARTERS_A_DAY + local_s[inside] % 86_400 // 900
+    key = day[inside] * QUARTERS_A_DAY + quarter[inside]
     size = PAST_DAYS * QUARTERS_A_DAY
     energy: Column = np.bincount(key, load.registers[register][inside], size).astype(np.float64)
     covered = np.bincount(key, covered_s[inside], size)
     # a quarter that came twice counts once; one that was skipped has the energy of the hour before
-    energy = energy / np.maximum(covered / 900, 1.0)
+    energy = energy / np.maximum(covered / QUARTER_S, 1.0)
     energy, covered = energy.reshape(-1, QUARTERS_A_DAY), covered.reshape(-1, QUARTERS_A_DAY)
     missing = covered == 0
-    known = (missing.sum(axis=1) <= 4) & (covered.clip(0, 900).sum(axis=1) >= 0.95 * 82_800)
+    known = (missing.sum(axis=1) <= 4) & (covered.clip(0, QUARTER_S).sum(axis=1) >= 0.95 * 82_800)
     before = np.roll(energy, 4, axis=1)
     return Past(end_day, np.where(missing & known[:, None], before, energy)[None], known[None])
+
+
+def join_load(so_far: Load, start_us: Int64Column, ahead: dict[str, Int64Column]) -> Load:
+    """Return a load with quarter-hours to come added to it; where both have a quarter-hour, as the one under way, their sum.
+
+    Args:
+        so_far: Quarter-hours or finer.
+        start_us: Shape (q,), of the quarter-hours to come, epoch µs.
+        ahead: Shape (q,) each, Wh or varh, by register of `so_far`.
+    """
+    pieces = QUARTER_S // so_far.interval_s
+    step = np.arange(pieces) * so_far.interval_s * US
+    starts = np.concatenate([so_far.start_us, (start_us[:, None] + step).ravel()])
+    found, place = np.unique(starts, return_inverse=True)
+    registers = {}
+    for name, wh in ahead.items():
+        parts = wh[:, None] * np.arange(1, pieces + 1) // pieces - wh[:, None] * np.arange(pieces) // pieces
+        total = np.zeros(len(found), np.int64)
+        np.add.at(total, place, np.concatenate([so_far.registers[name], parts.ravel()]))
+        registers[name] = total
+    return Load(found, so_far.interval_s, registers)

@@ -6,7 +6,17 @@ from zoneinfo import ZoneInfo
 import numpy as np
 import pytest
 
-from metering.projection import CLASS_SPREAD, NORMAL_80, PAST_DAYS, Ahead, Past, past_of, project, weekday_of
+from metering.projection import (
+    CLASS_SPREAD,
+    NORMAL_80,
+    PAST_DAYS,
+    Ahead,
+    Past,
+    join_load,
+    past_of,
+    project,
+    weekday_of,
+)
 from metering.usage import Load
 
 TODAY = (dt.date(2026, 3, 2) - dt.date(1970, 1, 1)).days
@@ -116,10 +126,9 @@ def test_a_local_day_of_23_24_or_25_hours_is_one_whole_day_of_the_past(day: str,
     first = dt.date.fromisoformat(day)
     start_s = int(dt.datetime.combine(first, dt.time(), zone).timestamp())
     at_s = start_s + np.arange(quarters) * 900
-    shift = np.array([int(dt.datetime.fromtimestamp(int(at), zone).utcoffset().total_seconds()) for at in at_s])  # type: ignore[union-attr]
     load = Load(at_s * 1_000_000, 900, {"import_wh": np.full(quarters, 25)})
     end_day = (first - dt.date(1970, 1, 1)).days + 1
-    found = past_of(load, np.full(quarters, 900), shift, end_day, "import_wh")
+    found = past_of(load, np.full(quarters, 900), zone, end_day, "import_wh")
     assert found.known[0].tolist() == [False] * (PAST_DAYS - 1) + [True]
     assert set(found.energy[0, -1].tolist()) == {25.0}
     assert weekday_of(np.array([end_day - 1])).tolist() == [first.weekday()]
@@ -128,5 +137,13 @@ def test_a_local_day_of_23_24_or_25_hours_is_one_whole_day_of_the_past(day: str,
 def test_a_day_with_two_hours_missing_is_not_a_whole_day() -> None:
     at_s = TODAY * 86_400 - 86_400 + np.arange(88) * 900
     load = Load(at_s * 1_000_000, 900, {"import_wh": np.full(88, 25)})
-    found = past_of(load, np.full(88, 900), np.zeros(88, np.int64), TODAY, "import_wh")
+    found = past_of(load, np.full(88, 900), dt.UTC, TODAY, "import_wh")
     assert not found.known.any()
+
+
+def test_what_is_to_come_is_added_to_the_load_so_far_in_its_own_intervals_to_the_last_wh() -> None:
+    so_far = Load(np.array([0, 300, 600, 900]) * 1_000_000, 300, {"import_wh": np.array([1, 2, 3, 4])})
+    found = join_load(so_far, np.array([900, 1800]) * 1_000_000, {"import_wh": np.array([10, 11])})
+    assert (found.start_us // 1_000_000).tolist() == [0, 300, 600, 900, 1200, 1500, 1800, 2100, 2400]
+    assert found.registers["import_wh"].tolist() == [1, 2, 3, 4 + 3, 3, 4, 3, 4, 4]
+    assert int(found.registers["import_wh"].sum()) == 10 + 21
