@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from gridtally.bill_cli import bill_app
 from gridtally.charge_cli import charge_command, usage_command
 from gridtally.contract_cli import contract_app
 from gridtally.dead_letters import letters_app
@@ -29,6 +30,7 @@ from gridtally.options import (
     running,
     settings_of,
 )
+from gridtally.payment_cli import audit_command, payment_app, statement_command
 from gridtally.tariff_cli import tariff_app
 from schemas.settings import Loaded, describe
 
@@ -50,6 +52,10 @@ app.add_typer(contract_app, name="contract")
 app.add_typer(offer_app, name="offer")
 app.add_typer(letters_app, name="dead-letters")
 app.add_typer(tariff_app, name="tariff")
+app.add_typer(bill_app, name="bill")
+app.add_typer(payment_app, name="payment")
+app.command("statement")(statement_command)
+app.command("audit")(audit_command)
 app.command("open-epoch")(open_epoch_command)
 app.command("charge")(charge_command)
 app.command("usage")(usage_command)

@@ -1,0 +1,26 @@
+"""`gridtally bill`: every command about bills, put together."""
+
+import typer
+
+from gridtally.bill_change_cli import bill_amend, bill_approve, bill_cancel, bill_proposals, bill_rebill, bill_reject
+from gridtally.bill_look_cli import bill_delete, bill_held, bill_issue, bill_list, bill_release, bill_show
+from gridtally.bill_run_cli import bill_run, bill_runs
+
+bill_app = typer.Typer(help="Run, look up, amend and send bills.", no_args_is_help=True)
+for name, command in (
+    ("run", bill_run),
+    ("runs", bill_runs),
+    ("list", bill_list),
+    ("show", bill_show),
+    ("held", bill_held),
+    ("release", bill_release),
+    ("issue", bill_issue),
+    ("delete", bill_delete),
+    ("amend", bill_amend),
+    ("cancel", bill_cancel),
+    ("rebill", bill_rebill),
+    ("proposals", bill_proposals),
+    ("approve", bill_approve),
+    ("reject", bill_reject),
+):
+    bill_app.command(name)(command)
