@@ -10,13 +10,12 @@ from confluent_kafka import KafkaException, Producer
 from monitoring.clock import now_us
 from schemas.frame import FLAG_REPLAY, encode_raw
 from schemas.ids import partition_of
+from schemas.message import HAND_BOOT_ID
 from schemas.settings import KafkaSettings
 from schemas.topic import METER_RAW, MQTT_ROOT
 
 FLUSH_TIMEOUT_S = 30.0
 AT_ONCE_MAX = 1000
-HAND_BOOT_ID = 2**32 - 1
-"""No meter counts its boots that far: readings by hand have a numbering of their own, by their instant."""
 
 
 class Entered(Protocol):

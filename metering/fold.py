@@ -15,6 +15,7 @@ from metering.piece import Pieces
 from metering.pricebook import PriceBook
 from metering.receipt import Cover, extend_cover
 from metering.state import NEVER, Int64Column, MeterStates
+from schemas.message import HAND_BOOT_ID
 
 
 def first_in_group(sorted_values: NDArray[Any]) -> NDArray[np.bool_]:
@@ -113,6 +114,10 @@ def fold_receipts(states: MeterStates, place: Int64Column, rows: Columns) -> Int
     Returns:
         Rows of `states` whose receipt state cannot be folded from facts alone: they have holes, or began a boot.
     """
+    by_hand = rows["boot_id"] == HAND_BOOT_ID
+    if by_hand.any():  # no meter waits for a receipt of them, and their boot ends none of its own
+        place = place[~by_hand]
+        rows = {name: rows[name][~by_hand] for name in ("boot_id", "seq", "read_at")}
     order = np.argsort(place, kind="stable")
     at, seq, boot_id = place[order], rows["seq"][order], rows["boot_id"][order]
     first = first_in_group(at)

@@ -23,6 +23,8 @@ PAYLOAD_BYTES_MAX = 64 * 1024
 ELEMENTS_MAX = 1000
 SEQ_MAX = 2**64 - 1
 REGISTER_MAX = 2**62
+HAND_BOOT_ID = 2**32 - 1
+"""No meter counts its boots that far: readings entered by hand are numbered in it, and have no receipts."""
 EPOCH_S_MAX = 4_102_444_800
 """2100-01-01."""
 DETAIL_MAX = 300
