@@ -3,6 +3,7 @@
 import typer
 
 from gridtally.bill_change_cli import bill_amend, bill_approve, bill_cancel, bill_proposals, bill_rebill, bill_reject
+from gridtally.bill_explain_cli import bill_explain
 from gridtally.bill_look_cli import bill_delete, bill_held, bill_issue, bill_list, bill_release, bill_show
 from gridtally.bill_run_cli import bill_run, bill_runs
 
@@ -13,6 +14,7 @@ for name, command in (
     ("list", bill_list),
     ("show", bill_show),
     ("held", bill_held),
+    ("explain", bill_explain),
     ("release", bill_release),
     ("issue", bill_issue),
     ("delete", bill_delete),

@@ -83,7 +83,10 @@ class MadeLedger:
                 name: np.array([row[name] for row in rows], np.float32 if name in ELECTRICAL else np.int64)
                 for name in FACT_COLUMNS
             }
-            columns["frame_offset"][:] = columns["raw_offset"][:] = offset
+            for row in rows:
+                row.setdefault("message", offset)  # an interval that is entered again names the message it had
+            columns["frame_offset"][:] = offset
+            columns["raw_offset"] = np.array([row["message"] for row in rows], np.int64)
             columns["frame_partition"][:] = columns["raw_partition"][:] = partition
             columns["raw_index"] = np.arange(len(rows), dtype=np.int64)
             self.days.ensure(self.conn, days_of(columns["end_at"]))
