@@ -14,6 +14,7 @@ from agents.charge_change import changes_of
 from agents.consumer import Record, split_by_bytes
 from agents.frames import ReadingBatch, bad_frame_letter, batch_from_records
 from agents.outbox import Outbox
+from agents.outcome import CONSUMER, keep_refused, show_outcomes
 from agents.outgoing import Charges, Outgoing, Slow, live_figures
 from agents.publisher import Publisher, PublishError
 from agents.slow_charge import SlowCharges
@@ -30,12 +31,10 @@ from metering.settlement import (
 from metering.state import MeterStates
 from monitoring.clock import now_us
 from monitoring.log import get_logger
-from monitoring.metrics import BATCH_READINGS, DEAD_LETTERS, DELAY_SECONDS, READINGS
-from schemas.reject import RejectCode
 from schemas.settings import Settings
 from schemas.topic import METER_READINGS
 from storage.charge_change import write_changes
-from storage.dead_letter import DeadLetter, write_dead_letters
+from storage.dead_letter import write_dead_letters
 from storage.ledger_time import position_now
 from storage.offset import OffsetCounts, OffsetRow, advance, lock_offset, skip_replays
 from storage.partition import DailyPartitions
@@ -44,7 +43,6 @@ from storage.registry import Registry, load_registry, refresh_registry
 from storage.settlement import BatchDone, days_of, fetch_neighbours, fetch_settled, write_batch
 from storage.state import StateRows, load_partition
 
-CONSUMER = "settle"
 PARTITIONS_AHEAD_DAYS = 3
 REGISTRY_CHECK_S = 1.0
 STATEMENT_TIMEOUT_MS = 60_000
@@ -357,49 +355,6 @@ class SettleHandler:
         self.raw.close()
         if self._conn is not None:
             self._conn.close()
-
-
-def keep_refused(
-    conn: psycopg.Connection,
-    batch: Columns,
-    refused: Sequence[tuple[int, RejectCode, str]],
-    describe: Callable[[int], tuple[str, str, bytes]],
-) -> int:
-    """Keep refused readings with their bytes; return how many are new: the same lineage again changes nothing.
-
-    Args:
-        conn: Inside the settlement transaction.
-        batch: The batch that `refused` names rows of.
-        refused: Row, code, detail.
-        describe: Gives MQTT topic, meter id and payload of a row.
-    """
-    letters = []
-    for row, code, detail in refused:
-        topic, meter_id, payload = describe(row)
-        boot_id, seq, partition, offset, index, received_at = (
-            int(batch[name][row])
-            for name in ("boot_id", "seq", "raw_partition", "raw_offset", "raw_index", "received_at")
-        )
-        raw = partition, offset, index
-        letters.append(DeadLetter(code, detail, topic, meter_id, boot_id, seq, payload, raw, received_at))
-    return write_dead_letters(conn, CONSUMER, letters)
-
-
-def show_outcomes(batch: ReadingBatch, settled: Settled, refused: int) -> None:
-    """Count the outcomes of a committed batch for the metrics."""
-    counts = {
-        "accepted": settled.accepted - settled.late,
-        "late": settled.late,
-        "duplicate": settled.duplicates + len(settled.refused) - refused,
-        "rejected": refused,
-        "rejected_before": settled.refused_before,
-    }
-    for outcome, count in counts.items():
-        READINGS.labels(CONSUMER, outcome).inc(count)
-    for _, code, _ in settled.refused:
-        DEAD_LETTERS.labels(CONSUMER, code.word).inc()
-    BATCH_READINGS.labels(CONSUMER).observe(len(batch.columns["read_at"]))
-    DELAY_SECONDS.observe((now_us() - batch.columns["received_at"]) / 1e6)
 
 
 def run(settings: Settings, database: str, bootstrap_servers: str, name: str = CONSUMER) -> None:

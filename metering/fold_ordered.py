@@ -14,6 +14,8 @@ from metering.pricing.tier import wh_in_tiers
 from metering.state import NEVER, SLOTS, Int64Column, MeterStates
 
 PRODUCT_MAX = 2**62
+CYCLES_MAX = 2**20
+"""More than any timeline has."""
 
 
 def out_of_order(states: MeterStates, to: Int64Column, fact_row: Int64Column, facts: Columns) -> NDArray[np.bool_]:
@@ -56,16 +58,17 @@ def fold_ordered(
     """
     order = np.lexsort((pieces.fact_row[piece], to))
     to, piece = to[order], piece[order]
-    for index, cycle in {*zip(pieces.tariff_index[piece].tolist(), pieces.cycle[piece].tolist(), strict=True)}:
-        mine = (pieces.tariff_index[piece] == index) & (pieces.cycle[piece] == cycle)
+    group = pieces.tariff_index[piece] * CYCLES_MAX + pieces.cycle[piece]
+    for number in np.unique(group).tolist():
+        mine = np.flatnonzero(group == number)
+        index, cycle = divmod(number, CYCLES_MAX)
         shapes = prices.shapes[index]
         shape = shapes.of(cycle)
         assert shape is not None  # the key is not 0
-        _fold_tiers(states, to[mine], pieces.slot[piece[mine]], pieces.energy_wh[piece[mine]], shape)
+        rows, at = piece[mine], to[mine]
+        _fold_tiers(states, at, pieces.slot[rows], pieces.energy_wh[rows], shape)
         if shape.window_s:
-            _fold_windows(
-                states, to[mine], windows_of_pieces(piece[mine], facts, pieces, shapes, shape.window_s), shape
-            )
+            _fold_windows(states, at, windows_of_pieces(rows, facts, pieces, shapes, shape.window_s), shape)
 
 
 def _fold_tiers(

@@ -22,7 +22,6 @@ FUNCTION_LINES_MAX = 60
 LONGER: dict[str, str] = {
     "connectors/simulator.py": "a utility and its meters' misbehaviour are one subject, and no part of it is used elsewhere",
     "console/words.py": "a table of words in two languages",
-    "metering/settlement.py": "the one pure function of settlement with its steps; to be split with the next price model",
     "connectors/urdb.py": "one foreign format, field by field: what each becomes, or that it cannot be represented",
     "schemas/tariff.py": "the types of one document",
     "tests/console/test_browser.py": "one browser, and what people see in it page by page",
