@@ -15,7 +15,7 @@ REJECTS: dict[RejectCode, tuple[str, str]] = {
     RejectCode.OUT_OF_RANGE: ("示值超出量程", "register out of range"),
     RejectCode.CONFLICTING_DUPLICATE: ("同一时刻两个示值", "two values for one instant"),
     RejectCode.REGISTER_DECREASED: ("示值变小", "register decreased"),
-    RejectCode.NO_TARIFF: ("当时没有电价", "no tariff at that time"),
+    RejectCode.NO_TARIFF: ("当时不在任何计量点", "at no service point at that time"),
     RejectCode.BAD_FRAME: ("内部记录损坏", "not a frame of ours"),
 }
 REJECT_ACTIONS_ZH: dict[RejectCode, str] = {
@@ -31,7 +31,7 @@ REJECT_ACTIONS_ZH: dict[RejectCode, str] = {
     RejectCode.OUT_OF_RANGE: "核对档案中的量程。",
     RejectCode.CONFLICTING_DUPLICATE: "现场核对或召测。",
     RejectCode.REGISTER_DECREASED: "若已换表或清零，先登记换表，然后重放。",
-    RejectCode.NO_TARIFF: "为计量点设定当时的电价，然后重放。",
+    RejectCode.NO_TARIFF: "把电表指派到当时的计量点，然后重放。",
     RejectCode.BAD_FRAME: "查明谁还在写我们的 Kafka 主题。",
 }
 EVENTS: dict[str, tuple[str, str]] = {
