@@ -10,6 +10,7 @@ from confluent_kafka import Consumer, KafkaException, TopicPartition
 from fastapi import APIRouter, Path, Query, Request
 from fastapi.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
 
+from console.billing_pages import add_billing_pages
 from console.meter_page import DAYS_MAX, meter_page, usage_csv
 from console.room_page import room_page
 from console.web import Console, DatabaseAwayError, KafkaAwayError, words_for
@@ -49,6 +50,7 @@ def page_router(console: Console) -> APIRouter:
 
     _add_meter(router, console)
     _add_raw(router, console)
+    add_billing_pages(router, console)
     return router
 
 

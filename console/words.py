@@ -4,6 +4,7 @@ import json
 import re
 from typing import Any
 
+from console.billing_words import BILLING_WORDS
 from console.code_words import EVENTS, REJECT_ACTIONS_ZH, REJECTS
 from schemas.quality import Quality
 from schemas.reject import OPERATOR_ACTIONS, RejectCode
@@ -254,6 +255,7 @@ _WORDS: dict[str, tuple[str, str]] = {
     "incident": ("事件号", "Incident"),
     "retry": ("重试", "Try again"),
     "to_room": ("回到监控", "To the control room"),
+    **BILLING_WORDS,
 }
 
 _CURRENCIES = {"CNY": ("元", "CNY")}
@@ -293,6 +295,30 @@ class Words(dict[str, str]):
     def means(self, kind: str) -> str:
         """Return what an alarm of a kind means and asks for."""
         return self.get(f"means_{kind}", "")
+
+    def bill_state(self, state: str) -> str:
+        """Return the word of a bill's state."""
+        return self[f"state_{state}"]
+
+    def bill_kind(self, kind: str) -> str:
+        """Return the word of a kind of bill."""
+        return self[f"bill_kind_{kind}"]
+
+    def bill_label(self, kind: str, label: str) -> str:
+        """Return what a bill's line is called: of charges made here a word, of a tariff's its own label."""
+        return self.get(f"line_{kind}") or self.label(label)
+
+    def action(self, action: str) -> str:
+        """Return the word of what somebody did; one without a word is shown as it is."""
+        return self.get(f"action_{action.removeprefix('bill.')}", action)
+
+    def hold(self, reason: str) -> str:
+        """Return the word of why a bill is held; one without a word is shown as it is."""
+        return self.get(f"hold_{reason}", reason)
+
+    def change(self, reason: str) -> str:
+        """Return the word of why a charge changed; one without a word is shown as it is."""
+        return self.get(f"change_{reason}", reason)
 
     def event(self, code: str) -> str:
         """Return the word of an event code; vendors have many, so one without a word is shown as it is."""
