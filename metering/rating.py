@@ -76,7 +76,7 @@ def rate_cycle(  # all that a bill is made of
     lines += reactive_lines(tariff, cycle, usage, lines)
     lines += export_lines(tariff, cycle, usage, inputs)
     lines += surcharge_lines(tariff, cycle, usage, lines)
-    lines += discount_lines(tariff, cycle, lines)
+    lines += discount_lines(tariff, cycle, usage, lines)
     lines += minimum_lines(tariff, cycle, lines, history)
     carried, history = settle_credit(tariff, cycle, lines, history)
     lines += carried
@@ -163,7 +163,7 @@ def bounds_of(
 def energy_lines(tariff: Tariff, cycle: Cycle, usage: Usage, history: History, inputs: Inputs) -> list[Line]:
     """Return the lines of the import register's prices and tiers, version after version."""
     lines: list[Line] = []
-    used_wh = 0
+    used_wh: dict[str, int] = {}
     version_of = np.array([key[0] for key in tariff.buckets], np.int64)[usage.bucket]
     several = len({tariff.buckets[bucket][:2] for bucket in usage.bucket.tolist()}) > 1
     for version, first_day in cycle.versions:
@@ -171,21 +171,31 @@ def energy_lines(tariff: Tariff, cycle: Cycle, usage: Usage, history: History, i
         here = version_of == version
         energy_wh = usage.import_wh[here]
         if item.document.prices is None:
-            used_wh += int(energy_wh.sum())
+            _add_used(tariff, used_wh, usage.bucket[here], energy_wh)
             continue
         rule = item.document.tier_rule
         is_reset = rule.on_change == "reset"
-        span = next(side.days for side in cycle.sides if side.version == version) if is_reset else cycle.served
+        span = days_under(cycle, version) if is_reset else cycle.served
         ladder = ladder_of(tariff, version, first_day)
-        demand_kw = billing_demand_kw(tariff, usage) if "kW" in rule.unit.removeprefix("kWh") else Fraction(0)
+        by_kw = "kW" in rule.unit.removeprefix("kWh")
+        demand_kw = billing_demand_kw(tariff, item.document.demand, usage) if by_kw else Fraction(0)
         bounds = bounds_of(item, ladder, span, demand_kw, history.service_since)
-        position = 0 if is_reset else used_wh
-        position += {"cycle": 0, "season": history.season_wh, "year": history.year_wh}[rule.per]
-        part = _Part(tariff, item, ladder, bounds, usage.bucket[here], energy_wh, position, several, usage.in_order)
+        before = {"cycle": 0, "season": history.season_wh, "year": history.year_wh}[rule.per]
+        position = {} if is_reset else dict(used_wh)
+        part = _Part(
+            tariff, item, ladder, bounds, usage.bucket[here], energy_wh, position, before, several, usage.in_order
+        )
         made = part.additive_lines() if rule.allocation == "additive" else part.tier_lines()
         lines += [dataclasses.replace(line, version=version, days=days_under(cycle, version)) for line in made]
-        used_wh += int(energy_wh.sum())
+        _add_used(tariff, used_wh, usage.bucket[here], energy_wh)
     return lines
+
+
+def _add_used(tariff: Tariff, used_wh: dict[str, int], bucket: Int64Column, energy_wh: Int64Column) -> None:
+    """Count energy of each period, where the tiers of a later version go on."""
+    for code in np.unique(bucket).tolist():
+        period = tariff.buckets[code][2]
+        used_wh[period] = used_wh.get(period, 0) + int(energy_wh[bucket == code].sum())
 
 
 def days_under(cycle: Cycle, version: int) -> fixed.DaySpan:
@@ -204,9 +214,17 @@ class _Part:
     bounds_wh: list[Fraction]
     bucket: Int64Column
     energy_wh: Int64Column
-    position_wh: int
+    used_wh: dict[str, int]
+    """Of each period, in versions of this cycle before."""
+    before_wh: int
+    """In cycles before."""
     several: bool
     in_order: bool
+
+    @property
+    def position_wh(self) -> int:
+        """Return where the tiers begin when all periods fill them together."""
+        return self.before_wh + sum(self.used_wh.values())
 
     def additive_lines(self) -> list[Line]:
         """Return a line a bucket at its price, and one a tier that adds something."""
@@ -236,8 +254,8 @@ class _Part:
         rule = self.version.document.tier_rule
         split = tier.sequential if rule.allocation == "sequential" and self.in_order else tier.proportional
         total: dict[tuple[int, int], Fraction] = {}
-        for group in self._groups(rule.pooled):
-            rows = split(self.energy_wh[group], self.bounds_wh, self.position_wh)
+        for group, position_wh in self._groups(rule.pooled):
+            rows = split(self.energy_wh[group], self.bounds_wh, position_wh)
             for bucket, row in zip(self.bucket[group].tolist(), rows, strict=True):
                 for number, inside_wh in enumerate(row):
                     key = (bucket, number)
@@ -253,11 +271,15 @@ class _Part:
                 lines.append(self._line(bucket, inside_wh, price, number + 1))
         return lines
 
-    def _groups(self, pooled: str) -> list[Int64Column]:
+    def _groups(self, pooled: str) -> list[tuple[Int64Column, int]]:
+        """Return the parts that fill tiers together, and where they begin."""
         if pooled == "all":
-            return [np.arange(len(self.bucket))]
+            return [(np.arange(len(self.bucket)), self.position_wh)]
         period = np.array([self.tariff.buckets[bucket][2] for bucket in self.bucket.tolist()])
-        return [np.flatnonzero(period == name) for name in dict.fromkeys(period.tolist())]
+        return [
+            (np.flatnonzero(period == name), self.before_wh + self.used_wh.get(name, 0))
+            for name in dict.fromkeys(period.tolist())
+        ]
 
     def _line(self, bucket: int, energy_wh: Fraction, price: Decimal, number: int | None = None) -> Line:
         label = label_of(self.tariff, bucket, several=self.several)

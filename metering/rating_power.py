@@ -2,7 +2,7 @@
 
 import dataclasses
 import datetime as dt
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from fractions import Fraction
 
@@ -70,10 +70,9 @@ def _shift_s(start_s: Int64Column, zone: dt.tzinfo) -> Int64Column:
     return np.array(shifts, np.int64)[place]
 
 
-def billing_demand_kw(tariff: Tariff, usage: Usage) -> Fraction:
-    """Return the highest demand of a cycle, kW, for tiers by kW: over the first demand charge's window, or 15 min."""
+def billing_demand_kw(tariff: Tariff, charges: Sequence[DemandCharge], usage: Usage) -> Fraction:
+    """Return the highest demand of a cycle, kW, for tiers by kW: over the window of a version's first charge, or 15 min."""
     assert usage.load is not None and usage.bucket_at_start is not None  # noqa: PT018
-    charges = [charge for version in tariff.versions for charge in version.document.demand]
     windows = windows_of(tariff, usage.load, usage.bucket_at_start, charges[0] if charges else DemandCharge())
     return model.kw_from_wh(int(windows.energy["import_wh"].max(initial=0)), windows.window_s)
 
@@ -84,23 +83,25 @@ def demand_lines(
     """Return the lines of demand charges, and the peaks that later cycles look back on."""
     lines: list[Line] = []
     peaks: dict[str, Fraction] = {}
-    for side in _sides(tariff, cycle):
-        for charge in tariff.versions[side.version].document.demand:
-            maker = _Maker(tariff, cycle, usage, inputs, history, side, charge)
-            for name, keys in maker.scopes():
-                found, peak = maker.lines(name, keys)
-                lines += found
-                peaks[name] = max(peaks.get(name, Fraction(0)), peak)
+    for side, charge in _charges(tariff, cycle):
+        maker = _Maker(tariff, cycle, usage, inputs, history, side, charge)
+        for name, keys in maker.scopes():
+            found, peak = maker.lines(name, keys)
+            lines += found
+            peaks[name] = max(peaks.get(name, Fraction(0)), peak)
     return lines, tuple((name, cycle.days[0], peak) for name, peak in peaks.items())
 
 
-def _sides(tariff: Tariff, cycle: Cycle) -> list[Side]:
-    """Return the sides that demand is charged for: each with its days, or the last for all of them."""
+def _charges(tariff: Tariff, cycle: Cycle) -> list[tuple[Side, DemandCharge]]:
+    """Return each charge with the side that it is for; one that the last version has `on_change: last` is for all days."""
     last = cycle.sides[-1]
-    charges = tariff.versions[last.version].document.demand
-    if charges and all(charge.on_change == "last" for charge in charges):
-        return [Side(last.version, last.season, cycle.served)]
-    return list(cycle.sides)
+    of_last = tariff.versions[last.version].document.demand
+    for_all = {charge.id for charge in of_last if charge.on_change == "last"}
+    by_side = [(side, charge) for side in cycle.sides for charge in tariff.versions[side.version].document.demand]
+    whole = Side(last.version, last.season, cycle.served)
+    return [item for item in by_side if item[1].id not in for_all] + [
+        (whole, charge) for charge in of_last if charge.id in for_all
+    ]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,7 +12,7 @@ from metering.pricing.rounding import decimal_from_fraction
 from metering.pricing.time_of_use import wh_by_bucket
 from metering.tariff import Tariff
 from metering.usage import Cycle, Side, Usage
-from schemas.tariff import Discount, Surcharge, Version
+from schemas.tariff import Discount, EnergyComponent, Surcharge, Version
 
 
 def _last(tariff: Tariff, cycle: Cycle) -> Version:
@@ -63,12 +63,22 @@ def _per_time(tariff: Tariff, cycle: Cycle, item: Surcharge, side: Side) -> Line
     return make_line(tariff, "surcharge", item.id, (count, item.per), price)
 
 
-def discount_lines(tariff: Tariff, cycle: Cycle, lines: list[Line]) -> list[Line]:
+def discount_lines(tariff: Tariff, cycle: Cycle, usage: Usage, lines: list[Line]) -> list[Line]:
     """Return the lines of discounts; their amounts are negative."""
-    return [_discount_line(tariff, item, lines) for item in _last(tariff, cycle).discounts]
+    used_wh = int(usage.import_wh.sum())
+    if any(part.register == "controlled" for part in _components(tariff, cycle)):
+        used_wh += usage.total("controlled_wh")
+    found: list[Line] = []
+    for item in _last(tariff, cycle).discounts:
+        found.append(_discount_line(tariff, item, Fraction(used_wh, 1000), [*lines, *found]))
+    return found
 
 
-def _discount_line(tariff: Tariff, item: Discount, lines: list[Line]) -> Line:
+def _components(tariff: Tariff, cycle: Cycle) -> list[EnergyComponent]:
+    return [part for side in cycle.sides for part in tariff.versions[side.version].document.energy]
+
+
+def _discount_line(tariff: Tariff, item: Discount, used_kwh: Fraction, lines: list[Line]) -> Line:
     if item.amount is not None:
         return make_line(tariff, "discount", item.id, (Fraction(1), "cycle"), -item.amount)
     if item.percent is not None:
@@ -77,8 +87,8 @@ def _discount_line(tariff: Tariff, item: Discount, lines: list[Line]) -> Line:
         return make_line(tariff, "discount", item.id, (Fraction(item.percent), "%"), -base.scaleb(-2), amount=amount)
     assert item.kwh_free is not None  # checked on loading
     energy = [line for line in lines if line.kind == "energy"]
-    kwh = sum((line.quantity for line in energy if not line.label.startswith("tier ")), Fraction(0))
-    free, worth = free_energy(Fraction(item.kwh_free), kwh, sum_of(energy))
+    # A kWh that several components price is one kWh: lines are summed in money, never in quantity.
+    free, worth = free_energy(Fraction(item.kwh_free), used_kwh, sum_of(energy))
     mean = decimal_from_fraction(worth / free, 8) if free else Decimal(0)
     return make_line(tariff, "discount", item.id, (free, "kWh"), -mean, amount=-worth)
 

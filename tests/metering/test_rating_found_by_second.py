@@ -1,0 +1,74 @@
+"""What the second rater found wrong in the first one: each case was red before."""
+
+from datetime import date as day
+from decimal import Decimal
+from typing import Any
+
+import numpy as np
+
+from metering.bill import sum_of
+from metering.calendar import US
+from metering.rating import rate
+from metering.tariff import parse_tariff
+from metering.usage import Load
+from tests.golden.made_load import starts_of
+
+START, CHANGE, END = day(2026, 6, 20), "2026-07-05", day(2026, 7, 20)
+
+
+def bill_of(*versions: dict[str, Any], seconds: dict[str, int] | None = None) -> Any:
+    rows = [{"valid_from": "2026-01-01", "rest": "day", "prices": "0.10", **version} for version in versions]
+    tariff = parse_tariff({"tariff_id": "t", "currency": "EUR", "zone": "Europe/Berlin", "versions": rows})
+    starts = starts_of(tariff, START, END)
+    registers = {name: np.full(len(starts), wh, np.int64) for name, wh in {"import_wh": 250, **(seconds or {})}.items()}
+    return rate(tariff, Load(starts * US, 900, registers), [START, END])[0]
+
+
+def test_a_kwh_that_two_components_price_is_one_kwh_of_the_mean_price() -> None:
+    """50 of 720 kWh at 0.10 and 0.20: 50 x 0.30 off, and not 50 x 0.15."""
+    second = {"energy": [{"id": "grid", "prices": "0.20"}], "discounts": [{"id": "free", "kwh_free": 50}]}
+    assert sum_of(bill_of(second).lines, ["discount"]) == Decimal(-15)
+
+
+def test_a_discount_sees_the_discount_before_it() -> None:
+    discounts = [{"id": "off", "amount": "10"}, {"id": "half", "percent": "50", "base": ["energy", "discount"]}]
+    assert sum_of(bill_of({"discounts": discounts}).lines, ["discount"]) == -10 - Decimal(31)
+
+
+def test_tiers_begun_anew_are_bounded_by_all_days_of_their_version() -> None:
+    """Thirty days of two seasons: 10 kWh a day are 300 kWh, not the 110 of the first season's days."""
+    seasons = [{"name": "summer", "from": "04-01", "to": "06-30"}, {"name": "winter", "from": "07-01", "to": "03-31"}]
+    rule = {"unit": "kWh_per_day", "on_change": "reset"}
+    tiers = [{"up_to_kwh": 10, "adder": "0"}, {"adder": "1"}]
+    bill = bill_of({"seasons": seasons, "tiers": tiers, "tier_rule": rule})
+    assert sum_of(bill.lines, ["energy"]) == 72 + 420
+
+
+def test_tiers_of_each_period_go_on_where_that_period_was() -> None:
+    """Two periods of 12 hours: each drew 180 kWh before the change, and has 20 of 200 left."""
+    windows = {"windows": [{"period": "peak", "from": "08:00", "to": "20:00"}]}
+    rule = {"allocation": "sequential", "pooled": "per_period"}
+    tiers = {"tiers": [{"up_to_kwh": 200, "prices": "0"}, {"prices": "1"}], "tier_rule": rule}
+    bill = bill_of({**windows, "prices": "0"}, {**windows, **tiers, "valid_from": CHANGE, "prices": "0"})
+    assert sum_of(bill.lines, ["energy"]) == 2 * (180 - 20)
+
+
+def test_one_charge_on_change_last_is_for_all_days_whatever_the_others_are() -> None:
+    """1 kW at 10 for the whole month, and the other at 2 and 20 for half of it each."""
+
+    def charges(last: str, side: str) -> list[dict[str, Any]]:
+        return [
+            {"id": "last", "prices": last, "per": "cycle", "on_change": "last"},
+            {"id": "side", "prices": side, "per": "cycle"},
+        ]
+
+    bill = bill_of({"demand": charges("1", "2")}, {"valid_from": CHANGE, "demand": charges("10", "20")})
+    assert sum_of(bill.lines, ["demand"]) == 10 + 11
+
+
+def test_tiers_by_kw_do_not_ask_charges_of_another_version() -> None:
+    """A charge of a later version has a window of a day; the tiers here are by 15 min."""
+    tiers = {"tiers": [{"up_to_kwh": 1, "adder": "0"}, {"adder": "1"}], "tier_rule": {"unit": "kWh_per_kW"}}
+    later = {"valid_from": "2027-01-01", "demand": {"window_min": 1440, "prices": "1"}}
+    rows = [bill_of(tiers).total, bill_of(tiers, later).total]
+    assert rows[0] == rows[1] == 72 + 719
