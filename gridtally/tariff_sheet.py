@@ -8,9 +8,9 @@ from typing import Any
 
 from metering.tariff import Tariff, TariffVersion
 from metering.tariff_check import LABELS
+from metering.week import week_grid
 from schemas.document import Table
 
-SLOT_MIN = 30
 MARKS = "#=+-.o*%@&~:xwvz"
 COLOURS = ("#b3261e", "#e07b39", "#f2c14e", "#7fb069", "#3d7ea6", "#6a5d7b", "#a1a1a1", "#17bebb")
 DAYS = (*LABELS,)
@@ -43,14 +43,6 @@ def _season_text(version: TariffVersion, season: str) -> str:
         if part.name == season
     ]
     return f"{season} ({', '.join(spans)})" if spans else season
-
-
-def week_grid(version: TariffVersion, season: str) -> dict[str, list[str]]:
-    """Return the period of each half hour of each weekday and of a holiday."""
-    return {
-        name: [version.period_of(season, labels, minute) for minute in range(0, 1440, SLOT_MIN)]
-        for name, labels in LABELS.items()
-    }
 
 
 def week_text(version: TariffVersion, season: str) -> str:
