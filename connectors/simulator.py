@@ -171,7 +171,8 @@ class Simulator:
             state: dict[str, Any] = json.loads(self.path.read_text("utf-8"))
             return state
         now_slot = int(time.time()) // SLOT_S * SLOT_S
-        return {"meters": meters, "seed": seed, "origin_s": now_slot - days * 86_400, "stretches": []}
+        today_s = (now_slot + ZONE_OFFSET_S) // 86_400 * 86_400 - ZONE_OFFSET_S
+        return {"meters": meters, "seed": seed, "origin_s": today_s - days * 86_400, "stretches": []}
 
     def save(self) -> None:
         """Keep the stretches: with the seed they are everything that a meter remembers."""

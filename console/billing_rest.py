@@ -11,6 +11,7 @@ from decimal import Decimal
 from functools import partial
 from typing import Annotated, Any, TypeVar
 
+import msgspec
 from fastapi import APIRouter, Header, HTTPException, Path, Query
 from pydantic import BaseModel, Field
 
@@ -22,7 +23,7 @@ from metering.terms import RatingError
 from schemas.bill import encode_bill
 from storage.audit import fetch_audit
 from storage.bill import BillError, BillQuery, BillRow, fetch_bill, fetch_bills, fetch_holds, issue_bills, release_bill
-from storage.bill_explain import BillExplained, explain_bill
+from storage.bill_explain import explain_bill
 from storage.contract import ContractError
 from storage.known import (
     BillKnown,
@@ -171,9 +172,11 @@ def _add_bills(router: APIRouter, console: Console) -> None:
         return {"bill": row, "holds": holds, "history": history, "document": kept}
 
     @router.get("/bills/{bill_id}/explain", summary="From each amount down to the raw messages")
-    def get_explanation(bill_id: BillId, line: Annotated[str | None, Query(max_length=64)] = None) -> BillExplained:
+    def get_explanation(bill_id: BillId, line: Annotated[str | None, Query(max_length=64)] = None) -> dict[str, Any]:
         with console.database() as conn:
-            return _answer(lambda: explain_bill(conn, f"#{bill_id}", line))
+            found = _answer(lambda: explain_bill(conn, f"#{bill_id}", line))
+        values: dict[str, Any] = msgspec.to_builtins(found)
+        return values
 
     @router.get("/proposals", summary="What waits for a second pair of eyes, newest first")
     def get_proposals(
