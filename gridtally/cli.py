@@ -13,6 +13,7 @@ from gridtally.bill_cli import bill_app
 from gridtally.charge_cli import charge_command, usage_command
 from gridtally.contract_cli import contract_app
 from gridtally.dead_letters import letters_app
+from gridtally.impact_cli import impact_command
 from gridtally.master_data import export_app, import_app, open_epoch_command
 from gridtally.meter_cli import meter_app
 from gridtally.offer_cli import offer_app
@@ -58,6 +59,7 @@ app.command("statement")(statement_command)
 app.command("audit")(audit_command)
 app.command("open-epoch")(open_epoch_command)
 app.command("charge")(charge_command)
+tariff_app.command("impact")(impact_command)
 app.command("usage")(usage_command)
 
 

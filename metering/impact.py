@@ -5,6 +5,7 @@ Accounts are rated by calendar months, whatever their billing day, by the bill's
 
 import dataclasses
 import datetime as dt
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
 
@@ -134,7 +135,7 @@ def rate_months(
     Raises:
         RatingError: A tariff needs something that is not there.
     """
-    spans = list(zip(edges[:-1], edges[1:], strict=True))
+    spans = list(itertools.pairwise(edges))
     parts = contract.parts((edges[0], edges[-1]))
     totals: list[Decimal] = []
     energy: dict[str, int] = {}

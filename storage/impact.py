@@ -63,7 +63,7 @@ class Outcome:
     """Contracts without a reading in the months."""
 
 
-def plan_impact(  # noqa: PLR0913  # an argument each
+def plan_impact(  # an argument each
     conn: psycopg.Connection[Any],
     proposed: Sequence[Tariff],
     edges: Sequence[dt.date],
