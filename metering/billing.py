@@ -20,7 +20,7 @@ from metering.pricing.fixed import DaySpan
 from metering.rating import NO_HISTORY, NO_INPUTS, rate_cycle
 from metering.tariff import Tariff
 from metering.terms import RatingError
-from metering.usage import Inputs, Load, measure
+from metering.usage import Compiled, Inputs, Load, measure
 
 STEPS_S = (900, 300, 60)
 """Intervals that loads are cut into: the coarsest that every window and boundary of the tariffs is a multiple of."""
@@ -55,7 +55,7 @@ class CycleBill:
     """What this cycle leaves to the next."""
 
 
-def bill_cycle(  # all that a bill is made of
+def bill_cycle(  # noqa: PLR0913  # all that a bill is made of
     contract: Contract,
     cycle: DaySpan,
     tariffs: Mapping[str, Tariff],
@@ -64,6 +64,7 @@ def bill_cycle(  # all that a bill is made of
     history: History = NO_HISTORY,
     *,
     until: dt.date | None = None,
+    compiled: Compiled | None = None,
 ) -> CycleBill:
     """Return the bill of a cycle.
 
@@ -74,6 +75,7 @@ def bill_cycle(  # all that a bill is made of
         load: Intervals of the service point; those outside of the cycle are left out.
         inputs: Flags, price series; terms of a part come before its own.
         history: What cycles before leave.
+        compiled: Kept between bills of the same tariffs; see `usage.measure`.
         until: Day up to which fixed charges per day are counted, while the cycle runs; None is all of them.
 
     Raises:
@@ -91,7 +93,7 @@ def bill_cycle(  # all that a bill is made of
     for days, item in parts:
         tariff = tariffs[item.tariff_id]
         own = dataclasses.replace(inputs, terms={**inputs.terms, **item.terms})
-        ((measured, usage),) = measure(tariff, load, days, own)
+        ((measured, usage),) = measure(tariff, load, days, own, compiled)
         bill, history = rate_cycle(tariff, dataclasses.replace(measured, days=cycle), usage, own, history, until=until)
         last = measured.sides[-1].version
         lines = [

@@ -141,7 +141,29 @@ def calendar_months(tariff: Tariff, load: Load) -> list[dt.date]:
     return months
 
 
-def measure(tariff: Tariff, load: Load, edges: Sequence[dt.date], inputs: Inputs) -> list[tuple[Cycle, Usage]]:
+Compiled = dict[Any, tuple[Segments, tuple[Cycle, ...]]]
+"""Segments and cycles of tariffs, kept for the next load; of one set of tariffs only."""
+
+
+def _compile(
+    tariff: Tariff, load: Load, edges: Sequence[dt.date], inputs: Inputs, compiled: Compiled | None
+) -> tuple[Segments, tuple[Cycle, ...]]:
+    index_edges = tuple(_index_edges(tariff, load, inputs))
+    flags = inputs.flags or NO_FLAGS
+    key = (tariff.tariff_id, tuple(edges), index_edges, tuple(sorted((name, days) for name, days in flags.items())))
+    if compiled is not None and key in compiled:
+        return compiled[key]
+    edges_s = [local_midnight_s(tariff, day) for day in edges]
+    segments = compile_segments(tariff, edges[0], edges[-1], edges_s=[*edges_s, *index_edges], flags=flags)
+    found = segments, tuple(make_cycle(tariff, *days) for days in itertools.pairwise(edges))
+    if compiled is not None:
+        compiled[key] = found
+    return found
+
+
+def measure(
+    tariff: Tariff, load: Load, edges: Sequence[dt.date], inputs: Inputs, compiled: Compiled | None = None
+) -> list[tuple[Cycle, Usage]]:
     """Return the usage of each cycle.
 
     An interval belongs to the period that its parts lie in: one that straddles a boundary is split by time.
@@ -151,12 +173,10 @@ def measure(tariff: Tariff, load: Load, edges: Sequence[dt.date], inputs: Inputs
         load: Interval energies.
         edges: Local days at which cycles begin, ascending; the last one ends the last cycle.
         inputs: Flags are published days.
+        compiled: What was compiled before, and is kept; None compiles anew.
     """
     edges_s = [local_midnight_s(tariff, day) for day in edges]
-    index_edges = _index_edges(tariff, load, inputs)
-    segments = compile_segments(
-        tariff, edges[0], edges[-1], edges_s=[*edges_s, *index_edges], flags=inputs.flags or NO_FLAGS
-    )
+    segments, cycles = _compile(tariff, load, edges, inputs, compiled)
     end_us = load.start_us + load.interval_s * US
     inside = (load.start_us >= edges_s[0] * US) & (end_us <= edges_s[-1] * US)
     kept = Load(
@@ -168,8 +188,7 @@ def measure(tariff: Tariff, load: Load, edges: Sequence[dt.date], inputs: Inputs
     row_cut = np.searchsorted(kept.start_us, np.array(edges_s) * US)
     at_start = segments.bucket[np.searchsorted(segments.start_s * US, kept.start_us, side="right") - 1]
     found = []
-    for index, (start_on, end_on) in enumerate(itertools.pairwise(edges)):
-        cycle = make_cycle(tariff, start_on, end_on)
+    for index, cycle in enumerate(cycles):
         parts = slice(int(cut[index]), int(cut[index + 1]))
         rows = slice(int(row_cut[index]), int(row_cut[index + 1]))
         own = Load(

@@ -19,7 +19,7 @@ from metering.pricing.fixed import DaySpan
 from metering.pricing.indexed import MissingPriceError
 from metering.tariff import Tariff
 from metering.terms import RatingError
-from metering.usage import Inputs
+from metering.usage import Compiled, Inputs
 from schemas.bill import BillDocument, BillLine, Party
 from storage.bill_input import fetch_inputs, series_of
 from storage.bill_load import Work, fetch_loads
@@ -90,6 +90,7 @@ class BillMaker:
         self.known_at: dt.datetime = row[0] if known_at is None else known_at
         self._tariffs: dict[str, tuple[Tariff, int, str]] = {}
         self._then = TariffsThen(conn)
+        self._compiled: Compiled = {}
 
     def make(self, work: Sequence[Work], *, corrects: bool = True) -> tuple[list[Draft], list[Problem]]:
         """Return drafts, and problems of what cannot be billed.
@@ -117,7 +118,7 @@ class BillMaker:
             before = [bill for bill in past[contract.contract_no] if bill.end_on <= max(cycle[0], contract.start_on)]
             try:
                 lines, history = self._corrections(contract, before, changes)
-                bill = bill_cycle(contract, cycle, tariffs, load.load, inputs, history)
+                bill = bill_cycle(contract, cycle, tariffs, load.load, inputs, history, compiled=self._compiled)
             except (RatingError, MissingPriceError, ContractError) as error:
                 problems.append(Problem(contract.contract_id, cycle[0], _text_of(error)))
                 continue
@@ -179,7 +180,8 @@ class BillMaker:
             self.conn, [(contract, cycle)], self.tariffs, known=self.known, refresh_no=self.refresh_no
         )
         inputs = self._inputs([(contract, cycle)])
-        return bill_cycle(contract, cycle, self.tariffs, load.load, inputs, history), load
+        bill = bill_cycle(contract, cycle, self.tariffs, load.load, inputs, history, compiled=self._compiled)
+        return bill, load
 
     def _corrections(
         self, contract: Contract, before: Sequence[PastBill], changes: Changes | None

@@ -31,33 +31,6 @@ _LAYOUTS = {
 _SHIFTS = {"timestamptz": PG_EPOCH_US, "date": PG_EPOCH_DAY}
 
 
-def decode_copy(data: bytes, types: Sequence[tuple[str, str]]) -> dict[str, NDArray[Any]]:
-    """Return the columns of ``COPY … TO STDOUT (FORMAT binary)`` whose rows have no nulls.
-
-    Args:
-        data: All of it, with header and trailer.
-        types: As of `encode_copy`.
-
-    Raises:
-        ValueError: The data has another layout: a null, or other types.
-    """
-    fields: list[tuple[str, str]] = [("count", ">i2")]
-    for name, kind in types:
-        fields += [(f"{name} length", ">i4"), (name, _LAYOUTS[kind][0])]
-    layout = np.dtype(fields)
-    size = len(data) - len(HEADER) - len(TRAILER)
-    if size % layout.itemsize or not data.startswith(HEADER[:11]):
-        raise ValueError("rows of COPY are not as long as their types are")
-    rows = np.frombuffer(data, layout, size // layout.itemsize, len(HEADER))
-    if any((rows[f"{name} length"] != _LAYOUTS[kind][1]).any() for name, kind in types):
-        raise ValueError("a row of COPY has a null, or another type")
-    found = {}
-    for name, kind in types:
-        column = rows[name].astype(rows[name].dtype.newbyteorder("="))
-        found[name] = column.astype(np.int64) + _SHIFTS[kind] if kind in _SHIFTS else column
-    return found
-
-
 def encode_copy(
     columns: Mapping[str, NDArray[Any]],
     types: Sequence[tuple[str, str]],

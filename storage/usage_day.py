@@ -18,7 +18,7 @@ from metering.calendar import US
 from metering.profile import QUARTER_S, QUARTERS_A_DAY, cut, seconds_of, share_wh, sum_by
 from metering.state import Int64Column
 from metering.usage import Load
-from storage.copy_binary import decode_copy, encode_copy
+from storage.copy_binary import PG_EPOCH_US, encode_copy
 from storage.ledger_time import offsets_by_partition, position_now
 from storage.load import ESTIMATED, Placement, ServiceLoad
 
@@ -26,16 +26,19 @@ LOCK_KEY = 0x7573_6167
 ROWS_PER_FOLD = 2_500_000
 """Facts that are taken into memory at once, by the meters' own intervals: about 1 GB."""
 DAYS = ("import_wh", "export_wh", "estimated_wh", "covered_s")
-_FACT_TYPES = [
-    ("meter_no", "int4"),
-    ("start_at", "timestamptz"),
-    ("end_at", "timestamptz"),
-    ("revision", "int4"),
-    ("quality", "int4"),
-    ("energy_wh", "int8"),
-    ("export_energy_wh", "int8"),
-    ("has_export", "int4"),
-]
+_FACT = (
+    ("meter_no", "int4send(f.meter_no)", ">i4"),
+    ("start_at", "timestamptz_send(f.start_at)", ">i8"),
+    ("end_at", "timestamptz_send(f.end_at)", ">i8"),
+    ("revision", "int4send(f.revision)", ">i4"),
+    ("quality", "int4send(f.quality)", ">i4"),
+    ("energy_wh", "int8send(f.energy_wh)", ">i8"),
+    ("export_energy_wh", "int8send(f.export_energy_wh)", ">i8"),
+    ("has_export", "int4send((f.export_wh is not null)::int4)", ">i4"),
+)
+"""Facts come as one string of bytes a meter: a message a row, as of a query or COPY, costs three times as much."""
+_FACT_SQL = " || ".join(expression for _, expression, _ in _FACT)
+_FACT_ROW = np.dtype([(name, layout) for name, _, layout in _FACT])
 _DAY_TYPES = [
     ("meter_no", "int4"),
     ("day", "date"),
@@ -176,26 +179,28 @@ def _fold_day(
     """Add the news of one day of some meters to the sums; return how many facts they were."""
     low, high, refresh_no = meters
     size = max([*since, *position], default=0) + 1
-    query = (
-        "copy (select f.meter_no, f.start_at, f.end_at, f.revision, f.quality, f.energy_wh,"
-        " f.export_energy_wh, (f.export_wh is not null)::int4 from fact f"
-        f" where f.end_at >= '{day}T00:00:00Z' and f.end_at < '{day + dt.timedelta(days=1)}T00:00:00Z'"
-        f" and f.meter_no between {low} and {high} and f.start_at < f.end_at"
-        f" and f.frame_offset < (array[{_numbers(offsets_by_partition(position))}]::int8[])[f.frame_partition + 1]"
-        f" and f.frame_offset >= (array[{_numbers([since.get(p, 2**62) for p in range(size)])}]::int8[])"
-        "[f.frame_partition + 1]) to stdout (format binary)"
+    rows = conn.cursor(binary=True).execute(
+        f"select string_agg({_FACT_SQL}, ''::bytea) from fact f where f.end_at >= %(low)s and f.end_at < %(high)s"
+        " and f.meter_no between %(first)s and %(last)s and f.start_at < f.end_at"
+        " and f.frame_offset < (%(known)s::int8[])[f.frame_partition + 1]"
+        " and f.frame_offset >= (%(since)s::int8[])[f.frame_partition + 1] group by f.meter_no",
+        {
+            "low": dt.datetime.combine(day, dt.time(), dt.UTC),
+            "high": dt.datetime.combine(day + dt.timedelta(days=1), dt.time(), dt.UTC),
+            "first": low,
+            "last": high,
+            "known": offsets_by_partition(position),
+            "since": [since.get(partition, 2**62) for partition in range(size)],
+        },
     )
-    with conn.cursor().copy(query.encode()) as copy:
-        data = b"".join(bytes(part) for part in copy)
-    facts = decode_copy(data, _FACT_TYPES)
+    data = np.frombuffer(b"".join(row[0] for row in rows), _FACT_ROW)
+    facts = {name: data[name].astype(np.int64) for name, _, _ in _FACT}
+    for name in ("start_at", "end_at"):
+        facts[name] += PG_EPOCH_US
     if not len(facts["meter_no"]):
         return 0
     write_sums(conn, fold(facts), refresh_no)
     return len(facts["meter_no"])
-
-
-def _numbers(values: Sequence[int] | None) -> str:
-    return ",".join(str(int(value)) for value in values or ())
 
 
 @dataclasses.dataclass
