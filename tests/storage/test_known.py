@@ -59,7 +59,7 @@ def conn(database: str, tmp_path: Path) -> Iterator[psycopg.Connection]:
 
 @pytest.fixture
 def ledger(conn: psycopg.Connection) -> MadeLedger:
-    """Read m-1 steadily for ten days of July, but for two hours of the second."""
+    """Read m-1 steadily for ten days of July, but for seven hours from 19:00 of the second."""
     made = MadeLedger(conn)
     made.add_meter(1, 1)
     conn.execute(
@@ -69,7 +69,7 @@ def ledger(conn: psycopg.Connection) -> MadeLedger:
     conn.execute("insert into day_flag (flag, day, published_by) values ('heat_day', '2026-07-02', 'ann')")
     register, at = 0, int(START.timestamp()) * US
     for number in range(10 * 96 + 1):
-        if not 140 <= number < 148:
+        if not 172 <= number < 200:
             made.read(1, at + number * 900 * US, register)
         register += 40 + number % 7
     made.flush()
@@ -93,7 +93,10 @@ def shown(conn: psycopg.Connection, at: dt.datetime | None = None) -> str:
 
 
 def late_reading(conn: psycopg.Connection, ledger: MadeLedger, tmp_path: Path) -> None:
-    ledger.read(1, int(START.timestamp()) * US + 141 * 900 * US, 141 * 40 + 500)
+    register = (
+        sum(40 + number % 7 for number in range(171)) + 400
+    )  # most of the gap's energy was drawn at the sharp price
+    ledger.read(1, int(START.timestamp()) * US + 175 * 900 * US, register)
     ledger.flush()
 
 
