@@ -117,8 +117,9 @@ _CHECKS = (
         "tariff_id",
         "{} is in {}, account {} in {}: one account has one currency",
         (
-            "select s.line, s.tariff_id, t.document->>'currency', s.account_id, s.currency from staged_contracts s"
-            " join tariff t using (tariff_id) where t.document->>'currency' <> s.currency"
+            "select s.line, s.tariff_id, t.currency, s.account_id, s.currency from staged_contracts s join"
+            " (select tariff_id, document->>'currency' as currency from tariff offset 0) t using (tariff_id)"
+            " where t.currency <> s.currency"
         ),
     ),
     (
@@ -196,10 +197,11 @@ def _notices(conn: psycopg.Connection[Any]) -> list[str]:
         (
             "{} tariff rows have a tariff that ends before the contract or its next tariff begins, such as {} of {}",
             (
-                "select count(*), min(s.tariff_id), (array_agg(s.contract_id order by s.tariff_id))[1] from staged_contracts s"
-                " join tariff t using (tariff_id) where (t.document->'versions'->-1->>'valid_to')::date < coalesce((select"
-                " min(o.tariff_from) from staged_contracts o where o.contract_id = s.contract_id"
-                " and o.tariff_from > s.tariff_from), s.end_on, 'infinity')"
+                "select count(*), min(tariff_id), (array_agg(contract_id order by tariff_id))[1] from (select s.contract_id,"
+                " s.tariff_id, s.end_on, t.valid_to, lead(s.tariff_from) over (partition by s.contract_id order by s.tariff_from)"
+                " as next_from from staged_contracts s join (select tariff_id, (document->'versions'->-1->>'valid_to')::date"
+                " as valid_to from tariff offset 0) t using (tariff_id)) s"
+                " where valid_to < coalesce(next_from, end_on, 'infinity')"
             ),
         ),
         (

@@ -2,6 +2,7 @@
 
 import io
 import json
+import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -317,3 +318,18 @@ def test_faults_of_a_json_file_of_meters_name_its_own_lines(conn: psycopg.Connec
     (tmp_path / "meters.json").write_text(json.dumps(rows, indent=1), "utf-8")
     done = import_files(conn, find_master_files(tmp_path), "ann")
     assert [fault.split(":")[0] for fault in done.faults] == ["meters.json, line 5, interval_s"]
+
+
+def test_the_time_of_an_import_grows_with_its_rows_and_no_faster(conn: psycopg.Connection[Any], tmp_path: Path) -> None:
+    """A check that looks at every other row for each would take half a minute for these."""
+    numbers = range(10_000)
+    town = {
+        "customers": "customer_id,name\nc-1,Li\n",
+        "accounts": "account_id,customer_id,currency\na-1,c-1,CNY\n",
+        "service-points": "service_point_id\n" + "".join(f"p-{number}\n" for number in numbers),
+        "contracts": HEADER
+        + "".join(f"k-{number},a-1,p-{number},2026-01-01,,county-residential,\n" for number in numbers),
+    }
+    began = time.monotonic()
+    assert imported(conn, tmp_path, town).outcomes["contracts"].new == 10_000
+    assert time.monotonic() - began < 15
