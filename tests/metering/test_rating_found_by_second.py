@@ -16,12 +16,13 @@ from tests.golden.made_load import starts_of
 START, CHANGE, END = day(2026, 6, 20), "2026-07-05", day(2026, 7, 20)
 
 
-def bill_of(*versions: dict[str, Any], seconds: dict[str, int] | None = None) -> Any:
+def bill_of(*versions: dict[str, Any], surge_wh: int = 0) -> Any:
     rows = [{"valid_from": "2026-01-01", "rest": "day", "prices": "0.10", **version} for version in versions]
     tariff = parse_tariff({"tariff_id": "t", "currency": "EUR", "zone": "Europe/Berlin", "versions": rows})
     starts = starts_of(tariff, START, END)
-    registers = {name: np.full(len(starts), wh, np.int64) for name, wh in {"import_wh": 250, **(seconds or {})}.items()}
-    return rate(tariff, Load(starts * US, 900, registers), [START, END])[0]
+    import_wh = np.full(len(starts), 250, np.int64)
+    import_wh[0] += surge_wh
+    return rate(tariff, Load(starts * US, 900, {"import_wh": import_wh}), [START, END])[0]
 
 
 def test_a_kwh_that_two_components_price_is_one_kwh_of_the_mean_price() -> None:
@@ -70,5 +71,5 @@ def test_tiers_by_kw_do_not_ask_charges_of_another_version() -> None:
     """A charge of a later version has a window of a day; the tiers here are by 15 min."""
     tiers = {"tiers": [{"up_to_kwh": 1, "adder": "0"}, {"adder": "1"}], "tier_rule": {"unit": "kWh_per_kW"}}
     later = {"valid_from": "2027-01-01", "demand": {"window_min": 1440, "prices": "1"}}
-    rows = [bill_of(tiers).total, bill_of(tiers, later).total]
-    assert rows[0] == rows[1] == 72 + 719
+    rows = [bill_of(tiers, surge_wh=250).total, bill_of(tiers, later, surge_wh=250).total]
+    assert rows[0] == rows[1] == Decimal("72.03") + Decimal("718.25")  # 2 kW at most: 2 of 720.25 kWh are in the first
