@@ -39,7 +39,7 @@ OPERATOR_ACTIONS: dict[RejectCode, str] = {
     RejectCode.IMPOSSIBLE_TIME: "Set the meter's clock.",
     RejectCode.OUT_OF_RANGE: "Check the register modulus in the meter's master data.",
     RejectCode.CONFLICTING_DUPLICATE: "Two values for one instant: visit or query the meter.",
-    RejectCode.REGISTER_DECREASED: "Reset: `gridtally open-epoch`, then replay. Exchanged: import the new meter.",
+    RejectCode.REGISTER_DECREASED: "Reset: `gridtally open-epoch`, then replay. Exchanged: `gridtally meter exchange`.",
     RejectCode.NO_TARIFF: "Assign the meter to a service point for that time, then replay.",
     RejectCode.BAD_FRAME: "A record of a topic of ours is not a frame: find who else writes to it.",
 }
