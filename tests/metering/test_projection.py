@@ -67,6 +67,14 @@ def test_the_peaks_that_demand_is_charged_by_are_kept() -> None:
     assert (found.middle_wh[0].reshape(-1, 96).max(axis=1) > 1500).all()
 
 
+def test_weeks_ahead_take_their_shapes_from_different_past_weeks() -> None:
+    days = np.full((42, 96), 10)
+    for week in range(6):
+        days[7 * week : 7 * week + 7, 90 - week] = 3000  # the newest week peaks at quarter 85, the one before at 86
+    peaks = ahead(past(days), 21).middle_wh[0].reshape(-1, 96).argmax(axis=1).tolist()
+    assert peaks == [85] * 7 + [86] * 7 + [87] * 7
+
+
 def test_one_day_of_ten_times_the_usual_does_not_carry_on() -> None:
     days = np.full((42, 96), 100)
     days[-1] = 1000

@@ -188,6 +188,34 @@ def test_a_projection_is_the_bill_of_what_was_used_and_what_is_to_come(
     assert fixed == [Decimal("7.75")], "all days of July"
 
 
+def test_a_prosumer_pays_least_where_little_is_drawn_and_much_is_fed_in(
+    conn: psycopg.Connection, tmp_path: Path
+) -> None:
+    sun = copy.deepcopy(HEAT) | {"tariff_id": "sun"}
+    sun["versions"][0]["export"] = {"mode": "buy_all", "prices": "0.30"}  # type: ignore[index]
+    load_document(conn, tmp_path, sun)
+    made = MadeLedger(conn)
+    made.add_meter(1, 1)
+    conn.execute(
+        "insert into contract (contract_id, account_no, service_point_no, start_on) values ('k-1', 1, 1, '2026-01-01')"
+    )
+    set_contract_tariff(conn, "k-1", "sun", dt.date(2026, 1, 1), {}, "ann")
+    for number in range(8 * 96 + 1):
+        made.read(1, int(START.timestamp()) * US + number * 900 * US, number * 50, number * 20)
+    made.flush()
+    found = fetch_projection(conn, 1)
+    assert found is not None
+    assert found.low.energy_wh < found.middle.energy_wh < found.high.energy_wh
+    assert found.low.export_wh > found.middle.export_wh > found.high.export_wh
+    assert found.middle.export_wh == pytest.approx(20 * 96 * 31, rel=0.01)
+    sums = [
+        sum((line.amount for line in side.bill.lines if line.line.kind == "export"), Decimal(0))
+        for side in (found.low, found.high)
+        if side.bill is not None
+    ]
+    assert sums[0] < sums[1] < 0
+
+
 def test_a_new_customer_is_projected_by_the_class(conn: psycopg.Connection, ledger: MadeLedger) -> None:
     from storage.usage_day import refresh_usage_days
 
