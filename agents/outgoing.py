@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from agents.frames import ReadingBatch
 from metering.calendar import US
+from metering.pricebook import FAR_FUTURE_US
 from metering.running import AMOUNT_MAX, charge_columns, pricing_of
 from metering.settlement import Settled, mean_power_w
 from metering.state import NEVER, Int64Column, MeterStates
@@ -76,7 +77,9 @@ class Charges:
             place.tariff_index, np.zeros(size, np.int64), np.zeros(size, np.int8), np.zeros(size, np.bool_),
             place.tariff_index != prices.none_index,
         )  # fmt: skip
-        is_shared = (meters.shares_point | meters.several)[meter_no] & (meters.start_us[meter_no] > states.cycle_start)
+        begun = meters.start_us[meter_no] > states.cycle_start
+        ended = meters.end_us[meter_no] < FAR_FUTURE_US
+        is_shared = meters.shares_point[meter_no] & (begun | ended) | meters.several[meter_no] & begun
         live = (states.cycle_key != 0) & ~is_shared
         groups = zip(place.tariff_index[live].tolist(), states.cycle_start[live].tolist(), strict=True)
         for index, cycle_start in {*groups}:

@@ -58,7 +58,9 @@ class ChargeLine(BaseModel):
     """One row of a running charge; the unrounded amounts sum to the total."""
 
     label: str = Field(examples=["peak"])
-    kind: str = Field(description="energy, tier or fixed")
+    kind: str = Field(
+        description="energy, tier, fixed, demand, tax and the other kinds of a bill's lines"
+    )
     quantity_kwh: str
     price: str = Field(description="per kWh; of a fixed charge per cycle or day")
     amount: str

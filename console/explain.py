@@ -43,6 +43,7 @@ def explain_line(
     modulus_wh = int(registry.meters.modulus_wh[meter_no])
     whole_wh = sum(row["energy_wh"] for row in days)
     quantity_wh = int(line.quantity_kwh * 1000)
+    is_alone = bucket is not None and sum(item.bucket == bucket for item in charge.lines) == 1
     return {
         "number": number,
         "line": line,
@@ -56,7 +57,7 @@ def explain_line(
         "high": sum(row["high"] for row in days),
         "late": sum(row["late"] for row in days),
         "whole_kwh": kilo_text(whole_wh, 3),
-        "split_kwh": kilo_text(quantity_wh - whole_wh, 3) if bucket is not None and quantity_wh != whole_wh else "",
+        "split_kwh": kilo_text(quantity_wh - whole_wh, 3) if is_alone and quantity_wh != whole_wh else "",
         "chart": _day_chart(days, charge, tariff, words) if days else "",
         "readings": [
             row

@@ -15,7 +15,7 @@ from console.words import Words
 from metering.calendar import Timeline
 from metering.tariff import Tariff
 from schemas.quality import Quality
-from storage.charge import ChargeSoFar, fetch_running_charge
+from storage.charge import ChargeLine, ChargeSoFar, fetch_running_charge
 from storage.query import (
     ROWS_MAX,
     fetch_alarm_subjects,
@@ -86,10 +86,11 @@ def meter_page(
 
 def tariff_of(registry: Registry, info: dict[str, Any]) -> tuple[Tariff, Timeline] | None:
     """Return the tariff that a meter's service point has now, or None."""
-    for tariff, line in zip(registry.prices.tariffs, registry.prices.timelines, strict=True):
-        if tariff.tariff_id == info["tariff_id"]:
-            return tariff, line
-    return None
+    number = info["meter_no"]
+    index = int(registry.meters.tariff_index[number]) if number < registry.meters.size else -1
+    if index < 0 or index == registry.prices.none_index:
+        return None
+    return registry.prices.tariffs[index], registry.prices.timelines[index]
 
 
 def largest_line(charge: ChargeSoFar | None) -> int:
@@ -132,13 +133,20 @@ def _lines(charge: ChargeSoFar, words: Words) -> list[dict[str, Any]]:
     return [
         {
             "label": words.label(line.label),
-            "quantity": f"{line.quantity_kwh:,.3f}" if line.kind != "fixed" else "",
+            "quantity": _quantity(line),
             "price": str(line.price),
             "amount": f"{line.amount:,}",
             "unrounded": plain_decimal(line.amount_unrounded),
         }
         for line in charge.lines
     ]
+
+
+def _quantity(line: ChargeLine) -> str:
+    """Return what a line is the price of: energy in kWh, or another quantity with its unit."""
+    if line.kind in ("energy", "tier"):
+        return f"{line.quantity_kwh:,.3f}"
+    return "" if line.kind in ("fixed", "tax") else f"{line.quantity:,.3f} {line.unit}"
 
 
 # -- the curve -----------------------------------------------------------------------------------------------------

@@ -22,6 +22,7 @@ from metering.rating import NO_HISTORY
 from metering.running import CyclePricing, charge_lines, pricing_of, quantity_kwh, shown_kind
 from metering.state import NEVER, Int64Column, MeterStates
 from metering.tariff import Tariff
+from metering.terms import RatingError
 from metering.usage import Inputs, Load
 from storage.bill_input import fetch_inputs
 from storage.contract import fetch_contracts
@@ -138,9 +139,10 @@ def fetch_running_charge(
 ) -> ChargeSoFar | None:
     """Return the charge so far of the service point that a meter measures or measured last; see `fetch_charge`.
 
+    While the tariff needs something that is not there yet, such as a published price, there is none.
+
     Raises:
         LookupError: No such meter.
-        RatingError: As `fetch_charge`.
     """
     registry = registry or load_registry(conn)
     number = registry.meter_no_of(meter_id)
@@ -149,7 +151,10 @@ def fetch_running_charge(
     items = registry.meters.assignments_of(number)
     if not items:
         return None
-    charge = fetch_charge(conn, registry, items[-1].service_point_no)
+    try:
+        charge = fetch_charge(conn, registry, items[-1].service_point_no)
+    except RatingError:
+        return None
     return None if charge is None else dataclasses.replace(charge, meter_id=meter_id)
 
 
@@ -277,6 +282,7 @@ def _from_ledger(
     seen: tuple[dt.datetime | None, Position | None],
 ) -> ChargeSoFar:
     as_of, known = seen
+    own = standing.tariff.tariff_id
     asked_us = standing.read_at if as_of is None else round(as_of.timestamp() * US)
     read_us = min(asked_us, standing.read_at)
     day = _day_of(standing, read_us)
@@ -294,13 +300,17 @@ def _from_ledger(
     return ChargeSoFar(
         meter_id=registry.meters.meter_id[standing.meter_no],
         service_point_id=registry.service_point_id[standing.service_point_no],
-        tariff_id=standing.tariff.tariff_id,
+        tariff_id=own,
         currency=bill.currency,
         cycle_start=instant(start_us),
         cycle_end=instant(end_us),
         read_at=instant(read_us),
         energy_wh=int(kept.registers["import_wh"].sum()),
-        lines=[_shown(row.line, row.amount) for row in bill.lines],
+        lines=[
+            # Buckets are told of the tariff that is named; a cycle may have parts under others.
+            dataclasses.replace(_shown(row.line, row.amount), bucket=row.line.bucket if row.tariff_id == own else None)
+            for row in bill.lines
+        ],
         total=bill.total,
         total_unrounded=bill.total_unrounded,
         export_wh=int(kept.registers["export_wh"].sum()) if "export_wh" in kept.registers else 0,
