@@ -1,6 +1,7 @@
 """`python -m bench [NAME …]`: measures on this machine, prints min/median/max, and writes bench/results/*.json.
 
-Names: core settle path latency restart disk projection; without any, all. TEST_TIMESCALE_DSN adds TimescaleDB to settle and disk.
+Names: core settle path latency restart disk projection bills impact; without any, all. TEST_TIMESCALE_DSN adds TimescaleDB to
+settle and disk.
 """
 
 import argparse
@@ -15,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from bench import core, disk, latency, path, projection, restart, settle
+from bench import bills, core, disk, impact, latency, path, projection, restart, settle, tariff
 from bench.rig import Rig, repeats, spread
 
 RESULTS = Path(__file__).parent / "results"
@@ -130,6 +131,49 @@ def bench_projection(_rig: Rig | None, _runs: int) -> dict[str, Any]:
     return found
 
 
+def bench_tariff(rig: Rig, runs: int) -> dict[str, Any]:
+    """(g) A tariff of time of use x tiers x demand against a flat one."""
+    job = settle.make_frames()
+    found = [tariff.run_once(rig, job) for _ in repeats(runs)]
+    flat, rich = tariff.TARIFFS
+    results: dict[str, Any] = {}
+    for way in found[0]:
+        rows = [row[way] for row in found]
+        rates = {
+            name: show(f"settle, {way}, {name}", [row[name]["readings_per_s"] for row in rows])
+            for name in tariff.TARIFFS
+        }
+        ratios = {
+            "of the flat rate": spread([row[rich]["readings_per_s"] / row[flat]["readings_per_s"] for row in rows]),
+            "of the flat rate, by CPU": spread(
+                [row[flat]["cpu_s_per_million"] / row[rich]["cpu_s_per_million"] for row in rows]
+            ),
+        }
+        for title, values in ratios.items():
+            print(
+                f"{'  ' + title:58} {values['min']:>12.2f} {values['median']:>12.2f} {values['max']:>12.2f}", flush=True
+            )
+        results[way] = {"readings_per_s": rates, "ratios": ratios, "runs": rows}
+    return results
+
+
+def bench_impact(rig: Rig, runs: int) -> dict[str, Any]:
+    """A tariff tried on 10,000 accounts x a year."""
+    found = [impact.run_once(rig) for _ in repeats(runs)]
+    title = f"gridtally tariff impact, {impact.ACCOUNTS:,} accounts x a year"
+    return {"took_s": show(title, [row["took_s"] for row in found], "s"), "runs": found}
+
+
+def bench_bills(rig: Rig, runs: int) -> dict[str, Any]:
+    """Sub-totals, a bill run and its issue, 50,000 accounts x 31 days."""
+    found = [bills.run_once(rig.addresses.database) for _ in repeats(runs)]
+    shown = {
+        part: show(f"bills, {bills.ACCOUNTS:,} accounts: {part}", [row[f"{part}_s"] for row in found], "s")
+        for part in ("refresh", "run", "issue")
+    }
+    return {"seconds": shown, "runs": found}
+
+
 BENCHES: dict[str, Callable[[Any, int], dict[str, Any]]] = {
     "core": bench_core,
     "settle": bench_settle,
@@ -137,7 +181,10 @@ BENCHES: dict[str, Callable[[Any, int], dict[str, Any]]] = {
     "latency": bench_latency,
     "restart": bench_restart,
     "disk": bench_disk,
+    "tariff": bench_tariff,
     "projection": bench_projection,
+    "impact": bench_impact,
+    "bills": bench_bills,
 }
 ALONE = {"projection"}
 """Benchmarks that need no component."""
