@@ -43,7 +43,9 @@ def net(sheet: Sheet, pieces: Sequence[Piece], export: Export | None, *, index: 
         bucket = (piece.version, piece.season, piece.period)
         key: object = place
         if netting == "hour":
-            local = dt.datetime.fromtimestamp(piece.energy.start_s, clock_of("zone", sheet.document.zone))
+            local = dt.datetime.fromtimestamp(
+                piece.energy.start_s, clock_of(sheet.document.clocks.schedule, sheet.document.zone)
+            )
             key = (piece.energy.start_s - local.minute * 60, *bucket)
         elif netting in ("period", "bill"):
             key = bucket
