@@ -38,7 +38,8 @@ TARIFFS = sorted([*(ROOT / "tariffs").glob("*.yaml"), *(ROOT / "tariffs" / "exam
 RANDOM = 300
 GROUPS = 30
 OPEN = {57, 161, 192}
-"""Seeds on which the two still differ, not yet decided: a ladder by season when versions name seasons differently; energy by Wh; netting by the hour."""
+"""Seeds on which the two still differ, not yet decided: a ladder by season when versions name seasons differently (57);
+some Wh of energy (161); netting by the hour (192)."""
 
 
 def slowly(
