@@ -6,6 +6,7 @@ from gridtally.bill_change_cli import bill_amend, bill_approve, bill_cancel, bil
 from gridtally.bill_explain_cli import bill_explain
 from gridtally.bill_look_cli import bill_delete, bill_held, bill_issue, bill_list, bill_release, bill_show
 from gridtally.bill_run_cli import bill_run, bill_runs
+from gridtally.bundle_cli import bill_bundle, bill_public_key, bill_verify
 
 bill_app = typer.Typer(help="Run, look up, amend and send bills.", no_args_is_help=True)
 for name, command in (
@@ -24,5 +25,8 @@ for name, command in (
     ("proposals", bill_proposals),
     ("approve", bill_approve),
     ("reject", bill_reject),
+    ("bundle", bill_bundle),
+    ("verify", bill_verify),
+    ("public-key", bill_public_key),
 ):
     bill_app.command(name)(command)
