@@ -17,7 +17,6 @@ from metering.tariff import Tariff, parse_tariff
 from metering.usage import Inputs, Load
 
 CYCLES = 12
-ALWAYS = "2000-01-01"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,13 +38,13 @@ class Month:
 def tariff_as_of(document: Mapping[str, Any], day: dt.date) -> Tariff:
     """Return a tariff as if the version of a day had always been in force, so that a past year is priced as it then is.
 
-    Holidays of all versions are kept, for those of the past year are in the version of then.
+    Days before a tariff's first version have that one. Holidays of all versions are kept, for those of the past year are in
+    the version of then.
     """
     versions = document["versions"]
     started = [version for version in versions if str(version["valid_from"]) <= day.isoformat()]
     only = copy.deepcopy(dict(started[-1] if started else versions[0]))
     only.pop("valid_to", None)
-    only["valid_from"] = ALWAYS
     holidays = sorted({str(one) for version in versions for one in version.get("holidays") or ()})
     if holidays:
         only["holidays"] = holidays
