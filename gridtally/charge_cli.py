@@ -10,6 +10,7 @@ import typer
 
 from gridtally.options import (
     EXIT_FAILED,
+    EXIT_USAGE,
     AsJson,
     Config,
     DataDir,
@@ -131,9 +132,9 @@ def usage_command(
 
     low, high, at = instant_of(start, "--from"), instant_of(end, "--to"), known_at_of(as_known_at)
     if low >= high:
-        fail("--from has to be before --to", 2)
+        fail("--from has to be before --to", EXIT_USAGE)
     if high - low > dt.timedelta(days=400):
-        fail("--from to --to: at most 400 days at a time", 2)
+        fail("--from to --to: at most 400 days at a time", EXIT_USAGE)
     with connect(settings_of(data_dir, config)) as conn, telling():
         found = fetch_usage_known(conn, find_service_point(conn, name), low, high, at)
     shown = {"name": name, "as_known_at": as_known_at, **usage_as_json(found)}

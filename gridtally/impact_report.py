@@ -57,7 +57,7 @@ def _section(shown: dict[str, Any], one: dict[str, Any]) -> str:
     listed = "".join(f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in facts)
     return (
         f"<section><h2>{escape(one['tariff'])}</h2><p class=sub>{escape(one['name'])}</p><dl>{listed}</dl>"
-        f"<h3>How bills change</h3>{_key(('less', 'pays less'), ('more', 'pays more'))}{histogram(one['distribution'])}"
+        f"<h3>How bills change</h3>{_key(('less', 'pays less'), ('more', 'the same or more'))}{histogram(one['distribution'])}"
         f"<h3>Revenue by month, {currency}</h3>{_key(('now', 'now'), ('new', 'proposed'))}"
         f"{revenue_chart(shown['months'], one['revenue'])}{_revenue_table(shown['months'], one['revenue'])}"
         f"<h3>Energy by period</h3>{_energy_table(one['energy_wh_by_period'])}"

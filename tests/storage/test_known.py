@@ -14,10 +14,11 @@ import yaml
 from typer.testing import CliRunner
 
 from gridtally.cli import app
+from storage.charge import fetch_charge
 from storage.contract import end_contract, set_contract_tariff
 from storage.known import bills_known_at, fetch_charge_known, fetch_service_points, fetch_usage_known, usage_as_json
 from storage.projection import fetch_projection, projection_as_json
-from storage.registry import import_tariff
+from storage.registry import import_tariff, load_registry
 from tests.storage.made_ledger import US, MadeLedger
 
 ROOT = Path(__file__).parent.parent.parent
@@ -171,6 +172,20 @@ def test_the_charge_so_far_is_priced_by_hand(conn: psycopg.Connection, ledger: M
     expected = Decimal(wh) / 1000 + Decimal(energy) / 1000 * Decimal("0.50")  # sharp is 1.00 dearer
     # eleven days of 0.25: the reading at midnight begins the eleventh
     assert charge.bill.total_unrounded == expected + (Decimal(energy) / 1000 - 40) * Decimal("0.10") + Decimal("2.75")
+
+
+def test_the_charge_known_now_is_the_running_charge(
+    conn: psycopg.Connection, ledger: MadeLedger, tmp_path: Path
+) -> None:
+    for change in (late_reading, flag_published, other_tariff):
+        change(conn, ledger, tmp_path)
+        conn.execute("update stream_offset set later_facts_from = '2026-01-01'")
+        running, known = fetch_charge(conn, load_registry(conn), 1), fetch_charge_known(conn, 1)
+        assert running is not None
+        assert known is not None
+        assert running.total_unrounded == known.bill.total_unrounded
+        assert running.energy_wh == known.load.energy_wh
+        assert [line.amount for line in running.lines] == [row.amount for row in known.bill.lines]
 
 
 def test_a_projection_is_the_bill_of_what_was_used_and_what_is_to_come(
