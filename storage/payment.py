@@ -85,14 +85,14 @@ def record_payment(conn: psycopg.Connection[Any], payment: Payment, who: str, to
     return int(row[0])
 
 
-def account_of(conn: psycopg.Connection[Any], account_id: str) -> tuple[int, str]:
+def account_of(conn: psycopg.Connection[Any], account_id: str, *, lock: bool = True) -> tuple[int, str]:
     """Return number and currency of an account, its row locked against other payments until the transaction ends.
 
     Raises:
         PaymentError: There is none of that id.
     """
     row = conn.execute(
-        "select account_no, currency from account where account_id = %s for no key update", (account_id,)
+        "select account_no, currency from account where account_id = %s" + " for no key update" * lock, (account_id,)
     ).fetchone()
     if row is None:
         raise PaymentError(f"no account {account_id!r}")
@@ -253,7 +253,7 @@ def statement(
     Raises:
         PaymentError: There is no such account.
     """
-    account_no, _ = account_of(conn, account_id)
+    account_no, _ = account_of(conn, account_id, lock=False)
     rows = conn.execute(
         "select (document ->> 'issued_on')::date as on, kind, bill_no, total, 0, bill_id from bill"
         " where account_no = %(no)s and bill_no is not null"
