@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 
 from metering.bill import Bill
 from metering.calendar import US, compile_timeline
-from metering.pricebook import FAR_FUTURE_US, PriceBook
+from metering.pricebook import FAR_FUTURE_US, Assignment, Assignments, PriceBook
 from metering.rating import rate
 from metering.running import charge_columns, charge_lines, pricing_of
-from metering.settlement import Settled
+from metering.settlement import Settled, plan_batch
 from metering.tariff import Tariff, parse_tariff
 from storage.load import Placement, load_of_facts
-from tests.metering.settling import MODULUS_WH, Ledger, make_batch
+from tests.metering.settling import MODULUS_WH, QUARTER_US, Ledger, make_batch, make_meters
 
 ZONE = "Europe/Berlin"
 DAYS = {"25 h": dt.date(2026, 10, 24), "23 h": dt.date(2026, 3, 28), "24 h": dt.date(2026, 7, 9)}
@@ -150,3 +150,52 @@ def test_the_charge_streamed_in_any_batches_and_order_is_the_bill_to_the_last_di
     if pricing.has_columns:
         amount = charge_columns(pricing, quantities[np.newaxis], end_s * US)[0]
         assert Decimal(int(amount)).scaleb(-pricing.amount_scale) == bill.total_unrounded
+
+
+FLAT = parse_tariff(
+    {
+        "tariff_id": "flat",
+        "currency": "EUR",
+        "zone": ZONE,
+        "versions": [{"valid_from": "2025-01-01", "rest": "all", "prices": "0.3"}],
+    }
+)
+NOON_US = origin_of(dt.date(2026, 7, 9))
+
+
+def exchanged() -> Ledger:
+    """Return a ledger whose meter 1 was exchanged for meter 2 at quarter 4, and then went to another service point."""
+    prices, ledger_meters = make_prices(FLAT), make_meters()
+    at = NOON_US + 4 * QUARTER_US
+    rows = [(1, Assignment(1, 0, 0, at)), (1, Assignment(9, 0, at + 8 * QUARTER_US, FAR_FUTURE_US))]
+    ledger_meters.assignments = Assignments(rows)
+    ledger_meters.several[1] = True
+    ledger_meters.start_us[1], ledger_meters.service_point_no[1] = at + 8 * QUARTER_US, 9
+    ledger_meters.start_us[2], ledger_meters.service_point_no[2] = at, 1
+    return Ledger(prices, ledger_meters)
+
+
+def test_a_reading_at_the_exchange_closes_the_old_meters_interval_and_opens_the_new_meters() -> None:
+    ledger = exchanged()
+    ledger.settle(make_batch([(1, 3, 100), (1, 4, 150), (2, 4, 10), (2, 5, 40)], 0, NOON_US))
+    assert not ledger.refused
+    assert (ledger.energy_wh(1), ledger.energy_wh(2)) == (50, 30)
+    ledger.settle(make_batch([(1, 5, 160)], 4, NOON_US))
+    assert [code.word for _, code, _ in ledger.refused] == ["no_tariff"]
+    meters, at = ledger.meters, NOON_US + 4 * QUARTER_US
+    old, gone = meters.assignment_of(1, at - QUARTER_US, at), meters.assignment_of(2, at - QUARTER_US, at)
+    assert old is not None
+    assert (old.service_point_no, gone) == (1, None)
+    assert meters.assignment_of(2, at, at) is not None
+
+
+def test_a_meter_with_several_assignments_is_settled_as_columns_within_the_newest() -> None:
+    ledger = exchanged()
+    ledger.settle(make_batch([(1, 3, 100), (1, 4, 150)], 0, NOON_US))
+    opening = make_batch([(1, 12, 200), (1, 13, 240)], 2, NOON_US)
+    assert plan_batch(opening, ledger.states, ledger.meters).is_slow.tolist() == [True, True]  # it lies across both
+    ledger.settle(opening)
+    later = make_batch([(1, 14, 300), (1, 15, 310)], 4, NOON_US)
+    assert plan_batch(later, ledger.states, ledger.meters).is_slow.tolist() == [False, False]
+    ledger.settle(later)
+    assert ledger.energy_wh(1) == 210
