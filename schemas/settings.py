@@ -140,6 +140,20 @@ class BillingSettings(_Section):
     register_wh_max: int = Field(1, ge=0, description="between registers and the intervals that they frame")
     correction_cycles_max: int = Field(24, ge=1, le=120, description="closed cycles looked back at for corrections")
     workers: int = Field(2, ge=1, le=64, description="processes of a bill run")
+    outbox_dir: Path | None = Field(None, description="where bills go as files; none: `bills` in the data directory")
+
+
+class MailSettings(_Section):
+    """The mail server that bills are sent by."""
+
+    host: str | None = Field(None, min_length=1, description="none: bills by e-mail wait")
+    port: Port = Field(587, description="of submission")
+    starttls: bool = Field(default=True, description="encrypt; a server whose certificate is not good is not used")
+    username: str | None = Field(None, description="name to sign in with")
+    password: SecretStr | None = Field(None, description="secret of that name")
+    password_file: Path | None = Field(None, description="file that holds the password, instead of it")
+    sender: str | None = Field(None, description="address that bills come from, such as Billing <bills@example.org>")
+    timeout_s: float = Field(30.0, gt=0, le=300, description="longest that the server may take for an answer")
 
 
 class Settings(_Section):
@@ -156,6 +170,7 @@ class Settings(_Section):
     console: ConsoleSettings = ConsoleSettings()
     metrics: MetricsSettings = MetricsSettings()
     billing: BillingSettings = BillingSettings()
+    mail: MailSettings = MailSettings()
 
     @property
     def run_dir(self) -> Path:
@@ -253,7 +268,7 @@ def _put(values: dict[str, Any], name: str, value: Any) -> None:
 
 def _read_secrets(values: dict[str, Any], origins: dict[str, str]) -> None:
     """Read each secret that is given as a file; of a secret and its file, what was said later holds."""
-    for section, name in (("mqtt", "password"), ("database", "dsn")):
+    for section, name in (("mqtt", "password"), ("database", "dsn"), ("mail", "password")):
         part = values.get(section, {})
         if not isinstance(part, dict) or not part.get(f"{name}_file") or name in part:
             continue
