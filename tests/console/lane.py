@@ -1,8 +1,10 @@
 """A lane of meters with a known past, in the running system, for the console's tests to look at."""
 
 import dataclasses
+import datetime as dt
 import time
 from typing import Any
+from zoneinfo import ZoneInfo
 
 from tests.fixtures.stack import Stack
 
@@ -80,7 +82,35 @@ def lay(stack: Stack) -> Lane:
         refused = "select count(*) from dead_letter where mqtt_topic like %s or mqtt_topic like %s"
         patterns = f"%meters/{HISTORY}/%", "%meters/stranger/%"
         stack.wait(lambda: stack.sql(refused, *patterns)[0][0] >= 3, 60, "the dead letters")
+    bill(stack, start_s)
     return lane
+
+
+MASTER_FILES = {
+    "customers": "customer_id,name,language,postal_address\nlane-c,Lane & Sons <Ltd>,en,Mill Lane 9\n",
+    "accounts": "account_id,customer_id,class,currency\nlane-acc,lane-c,residential,CNY\n",
+    "contracts": "contract_id,account_id,service_point_id,start_on,tariff_id\nlane-k,lane-acc,lane-a,{day},county-residential\n",
+}
+ACCOUNT, CLERK = "lane-acc", "lane"
+
+
+def bill(stack: Stack, start_s: int) -> None:
+    """Give HISTORY a customer and a contract, bill its month, and leave a proposal waiting; once in a data directory."""
+    if stack.sql("select 1 from account where account_id = %s", ACCOUNT):
+        return
+    day = dt.datetime.fromtimestamp(start_s, ZoneInfo("Asia/Shanghai")).date()
+    for kind, text in MASTER_FILES.items():
+        path = stack.data_dir / f"lane-{kind}.csv"
+        path.write_text(text.format(day=day), "utf-8")
+        stack.run("import", kind, str(path), "--as", CLERK)
+    stack.run("bill", "run", "--cycle", f"{day:%Y-%m}", "--account", ACCOUNT, "--early", "--as", CLERK)
+    ((number,),) = stack.sql("select bill_id from bill join account using (account_no) where account_id = %s", ACCOUNT)
+    held = stack.sql("select 1 from bill where bill_id = %s and state = 'held'", number)
+    if held:
+        stack.run("bill", "release", f"#{number}", "--reason", "a short month", "--as", CLERK)
+    stack.run("bill", "issue", f"#{number}", "--as", CLERK)
+    name = stack.sql("select bill_no from bill where bill_id = %s", number)[0][0]
+    stack.run("bill", "amend", name, "--amount=-1.00", "--reason", "goodwill", "--as", CLERK)
 
 
 def count(stack: Stack) -> int:

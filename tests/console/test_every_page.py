@@ -10,7 +10,7 @@ from selenium.webdriver.common.keys import Keys
 from console.words import _WORDS
 from monitoring.clock import now_us
 from tests.console.browser import Browser
-from tests.console.lane import HISTORY, SILENT, SOLAR, Lane
+from tests.console.lane import ACCOUNT, HISTORY, SILENT, SOLAR, Lane
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(90)]
 
@@ -35,7 +35,9 @@ def pages(lane: Lane) -> list[str]:
         f"/meters/{SOLAR}?days=7",
         f"/meters/{SILENT}",
     ]
-    return ["/", *meters, raw_path(lane, HISTORY), refused_path(lane)]
+    ((bill_id,),) = lane.stack.sql("select min(bill_id) from bill")
+    bills = ["/bills", f"/bills/{bill_id}", f"/accounts/{ACCOUNT}"]
+    return ["/", *meters, *bills, raw_path(lane, HISTORY), refused_path(lane)]
 
 
 def test_no_page_complains_in_any_language_and_theme(browser: Browser, lane: Lane) -> None:
