@@ -7,7 +7,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gridtally.options import EXIT_FAILED, EXIT_USAGE, Config, DataDir, connect, fail, instant_of, running, settings_of
+from gridtally.options import (
+    EXIT_FAILED,
+    EXIT_USAGE,
+    As,
+    Config,
+    DataDir,
+    connect,
+    fail,
+    instant_of,
+    running,
+    settings_of,
+)
 
 if TYPE_CHECKING:
     from storage.master_import import Imported
@@ -144,16 +155,27 @@ def _report(done: "Imported", *, dry_run: bool) -> None:
 
 @import_app.command("tariff")
 def import_tariff_command(
-    file: Annotated[Path, typer.Argument(exists=True, dir_okay=False)], data_dir: DataDir = None, config: Config = None
+    file: Annotated[Path, typer.Argument(exists=True, dir_okay=False)],
+    *,
+    who: As,
+    data_dir: DataDir = None,
+    config: Config = None,
 ) -> None:
-    """Check a tariff document (YAML) and put it into the database. Example: gridtally import tariff tariff.yaml"""
+    """Check a tariff document (YAML) and put it in force. Example: gridtally import tariff tariff.yaml --as NAME"""
+    import yaml
+
     from metering.tariff import TariffError
+    from storage.audit import write_audit
+    from storage.contract import ContractError, refuse_mixed_currencies
     from storage.registry import import_tariff
 
     with connect(settings_of(data_dir, config)) as conn:
         try:
-            tariff = import_tariff(conn, file)
-        except TariffError as error:
+            with conn.transaction():
+                tariff = import_tariff(conn, file)
+                refuse_mixed_currencies(conn, tariff.tariff_id)
+                write_audit(conn, who, "import.tariff", tariff.tariff_id, {"file": file.name})
+        except (TariffError, ContractError, UnicodeDecodeError, yaml.YAMLError) as error:
             fail(f"{file}: {error}", EXIT_FAILED)
     print(f"tariff {tariff.tariff_id} is in force")
 
@@ -162,20 +184,25 @@ def open_epoch_command(
     meter_id: str,
     at: Annotated[str, typer.Option(help="From when on, RFC 3339 with offset, such as 2026-11-24T08:00:00+08:00.")],
     reason: Annotated[str, typer.Option(help="Why: reset, repaired, register board replaced.")],
+    who: As,
     data_dir: DataDir = None,
     config: Config = None,
 ) -> None:
     """Begin a register anew: a meter was reset or repaired, and its register fell.
 
     Example: gridtally open-epoch m-00042 --at 2026-11-24T08:00:00+08:00 --reason "board replaced"
-    then gridtally dead-letters replay --code register_decreased
+    --as NAME, then gridtally dead-letters replay --code register_decreased
     """
+    from storage.audit import write_audit
     from storage.epoch import EpochError, open_epoch
 
     start_at = instant_of(at, "--at")
     with connect(settings_of(data_dir, config)) as conn:
         try:
-            epoch = open_epoch(conn, meter_id, start_at, reason)
+            with conn.transaction():
+                epoch = open_epoch(conn, meter_id, start_at, reason)
+                detail = {"epoch": epoch, "start_at": start_at, "reason": reason}
+                write_audit(conn, who, "meter.open_epoch", meter_id, detail)
         except EpochError as error:
             fail(str(error), EXIT_FAILED)
     print(f"epoch {epoch} of {meter_id} begins {start_at.isoformat()}")

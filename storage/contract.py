@@ -94,6 +94,24 @@ def _lock_contract(conn: psycopg.Connection[Any], contract_id: str) -> tuple[int
     return row[0], row[1], row[2], row[3], row[4]
 
 
+def refuse_mixed_currencies(conn: psycopg.Connection[Any], tariff_id: str) -> None:
+    """Refuse a tariff document whose currency is not that of every account under it.
+
+    Raises:
+        ContractError: Naming a contract; the caller's transaction is to be rolled back.
+    """
+    row = conn.execute(
+        "select c.contract_id, a.currency, t.document->>'currency' from contract_tariff k join tariff t using (tariff_id)"
+        " join contract c using (contract_no) join account a using (account_no) where k.tariff_id = %s"
+        " and k.replaced_at is null and a.currency <> t.document->>'currency' limit 1",
+        (tariff_id,),
+    ).fetchone()
+    if row is not None:
+        raise ContractError(
+            f"contract {row[0]} has it in {row[1]}, the document is in {row[2]}: one account, one currency"
+        )
+
+
 def check_tariff(
     conn: psycopg.Connection[Any], contract_id: str, tariff_id: str, terms: Mapping[str, Decimal], start_on: dt.date
 ) -> None:

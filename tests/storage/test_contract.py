@@ -15,6 +15,7 @@ from storage.contract import (
     fetch_contracts,
     fetch_tariff,
     fetch_tariff_history,
+    refuse_mixed_currencies,
     set_contract_tariff,
 )
 from storage.first_tariffs import import_first_tariffs
@@ -180,3 +181,12 @@ def test_a_contract_does_not_end_before_days_that_were_billed(conn: psycopg.Conn
     end_contract(conn, "k-1", dt.date(2026, 6, 1), "ann")
     (notice,) = set_contract_tariff(conn, "k-1", "county-residential", dt.date(2026, 5, 15), {}, "ann")
     assert notice == "1 bills from 2026-05-01 on are issued: they are never edited; cancel and rebill them"
+
+
+def test_a_tariff_document_in_another_currency_than_its_contracts_is_refused(conn: psycopg.Connection) -> None:
+    put_tariff(conn, "plain", {})
+    set_contract_tariff(conn, "k-1", "plain", NEXT_YEAR, {}, "ann")
+    refuse_mixed_currencies(conn, "plain")
+    conn.execute("update tariff set document = document || '{\"currency\": \"EUR\"}' where tariff_id = 'plain'")
+    with pytest.raises(ContractError, match="contract k-1 has it in CNY, the document is in EUR"):
+        refuse_mixed_currencies(conn, "plain")
