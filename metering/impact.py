@@ -18,7 +18,7 @@ from metering.pricing.fixed import DaySpan
 from metering.profile import DAY_US
 from metering.rating import NO_HISTORY, rate_cycle
 from metering.tariff import Tariff
-from metering.usage import Inputs, Load, Usage, measure
+from metering.usage import Compiled, Inputs, Load, Usage, measure
 
 HARDEST = 10
 BIN_PERCENT = 5
@@ -121,7 +121,12 @@ def under(contract: Contract, tariff_id: str, terms: Mapping[str, Decimal]) -> C
 
 
 def rate_months(
-    contract: Contract, tariffs: Mapping[str, Tariff], load: Load, edges: Sequence[dt.date], inputs: Inputs
+    contract: Contract,
+    tariffs: Mapping[str, Tariff],
+    load: Load,
+    edges: Sequence[dt.date],
+    inputs: Inputs,
+    compiled: Compiled | None = None,
 ) -> Rated:
     """Return a contract's months under its tariffs.
 
@@ -131,6 +136,7 @@ def rate_months(
         load: Of all the months.
         edges: First days of months, and of the month after the last.
         inputs: Flags and price series.
+        compiled: Kept between contracts of the same tariffs; see `usage.measure`.
 
     Raises:
         RatingError: A tariff needs something that is not there.
@@ -145,7 +151,7 @@ def rate_months(
         item = parts[0][1]
         tariff = tariffs[item.tariff_id]
         own = dataclasses.replace(inputs, terms={**inputs.terms, **item.terms})
-        for cycle, usage in measure(tariff, load, edges, own):
+        for cycle, usage in measure(tariff, load, edges, own, compiled):
             bill, history = rate_cycle(tariff, cycle, usage, own, history)
             totals.append(bill.total)
             _add(amounts, ((line.kind, line.amount_unrounded) for line in bill.lines))
@@ -156,12 +162,12 @@ def rate_months(
             totals.append(Decimal(0))
             continue
         own_load = _around(load, span)
-        found = bill_cycle(contract, span, tariffs, own_load, inputs, history)
+        found = bill_cycle(contract, span, tariffs, own_load, inputs, history, compiled=compiled)
         history = found.history
         totals.append(found.total)
         _add(amounts, ((row.line.kind, row.line.amount_unrounded) for row in found.lines))
         for days, item in contract.parts(span):
-            ((_, usage),) = measure(tariffs[item.tariff_id], own_load, days, inputs)
+            ((_, usage),) = measure(tariffs[item.tariff_id], own_load, days, inputs, compiled)
             _add_energy(energy, tariffs[item.tariff_id], usage)
     return Rated(tuple(totals), energy, amounts)
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import datetime as dt
+import functools
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from fractions import Fraction
@@ -62,12 +63,15 @@ def windows_of(tariff: Tariff, load: Load, bucket: Int64Column, demand: DemandCh
 
 def _shift_s(start_s: Int64Column, zone: dt.tzinfo) -> Int64Column:
     """Return the offset of a clock from UTC at each instant, s; clocks change at quarters of an hour at the finest."""
-    quarters, place = np.unique(start_s // 3600, return_inverse=True)
-    shifts = []
-    for quarter in quarters.tolist():
-        offset = dt.datetime.fromtimestamp(quarter * 3600, zone).utcoffset()
-        shifts.append(int(offset.total_seconds()) if offset else 0)
-    return np.array(shifts, np.int64)[place]
+    hours, place = np.unique(start_s // 3600, return_inverse=True)
+    return np.array([_offset_s(hour, zone) for hour in hours.tolist()], np.int64)[place]
+
+
+@functools.lru_cache(65_536)
+def _offset_s(hour: int, zone: dt.tzinfo) -> int:
+    """Return the offset of a clock at an hour since 1970; kept, since every account asks for the same hours."""
+    offset = dt.datetime.fromtimestamp(hour * 3600, zone).utcoffset()
+    return int(offset.total_seconds()) if offset else 0
 
 
 def billing_demand_kw(tariff: Tariff, charges: Sequence[DemandCharge], usage: Usage) -> Fraction:

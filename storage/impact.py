@@ -17,7 +17,7 @@ from metering.contract_terms import terms_needed
 from metering.impact import AccountImpact, Rated, rate_months, under
 from metering.profile import DAY_US
 from metering.tariff import Tariff
-from metering.usage import Inputs
+from metering.usage import Compiled, Inputs
 from storage.bill_input import fetch_inputs
 from storage.contract import fetch_contracts, fetch_tariff
 from storage.load import EPOCH, ServiceLoad, fetch_load, fetch_placements
@@ -169,6 +169,16 @@ class _Worker:
 
     conn: psycopg.Connection[Any]
     job: Job
+    kept: "Kept"
+
+
+class Kept:
+    """Calendars that are compiled once a process: a set for each role, since a proposal may have the name of what it replaces."""
+
+    def __init__(self, job: Job) -> None:
+        """Begin with nothing."""
+        self.current: Compiled = {}
+        self.proposed: list[Compiled] = [{} for _ in job.proposed]
 
 
 _worker: _Worker | None = None
@@ -203,7 +213,8 @@ def rate_impact(
 def _work(dsn: str, job: Job, chunks: Sequence[range], workers: int) -> Iterator[Outcome]:
     if workers == 1:
         with psycopg.connect(dsn, autocommit=True) as conn:
-            yield from (rate_chunk(conn, job, chunk) for chunk in chunks)
+            kept = Kept(job)
+            yield from (rate_chunk(conn, job, chunk, kept) for chunk in chunks)
         return
     context = multiprocessing.get_context("spawn")
     with concurrent.futures.ProcessPoolExecutor(workers, context, initializer=_start, initargs=(dsn, job)) as pool:
@@ -212,15 +223,15 @@ def _work(dsn: str, job: Job, chunks: Sequence[range], workers: int) -> Iterator
 
 def _start(dsn: str, job: Job) -> None:
     global _worker  # noqa: PLW0603  # a process of the pool has one
-    _worker = _Worker(psycopg.connect(dsn, autocommit=True), job)
+    _worker = _Worker(psycopg.connect(dsn, autocommit=True), job, Kept(job))
 
 
 def _rate(chunk: range) -> Outcome:
     assert _worker is not None
-    return rate_chunk(_worker.conn, _worker.job, chunk)
+    return rate_chunk(_worker.conn, _worker.job, chunk, _worker.kept)
 
 
-def rate_chunk(conn: psycopg.Connection[Any], job: Job, chunk: range) -> Outcome:
+def rate_chunk(conn: psycopg.Connection[Any], job: Job, chunk: range, kept: Kept) -> Outcome:
     """Return the impact of some of a job's contracts."""
     contracts = [job.contracts[number] for number in chunk]
     loads = _fetch_loads(conn, job, contracts)
@@ -230,19 +241,19 @@ def rate_chunk(conn: psycopg.Connection[Any], job: Job, chunk: range) -> Outcome
         if load is None or not len(load.load.start_us):
             without.append(contract.contract_id)
             continue
-        rows.append(_impact_of(job, contract, load))
+        rows.append(_impact_of(job, contract, load, kept))
     return Outcome(tuple(rows), tuple(without))
 
 
-def _impact_of(job: Job, contract: Contract, load: ServiceLoad) -> AccountImpact:
-    def rated(tariff: Tariff) -> Rated:
+def _impact_of(job: Job, contract: Contract, load: ServiceLoad, kept: Kept) -> AccountImpact:
+    def rated(tariff: Tariff, compiled: Compiled) -> Rated:
         item = under(contract, tariff.tariff_id, job.terms)
-        return rate_months(item, {tariff.tariff_id: tariff}, load.load, job.edges, job.inputs)
+        return rate_months(item, {tariff.tariff_id: tariff}, load.load, job.edges, job.inputs, compiled)
 
     if job.against is not None:
-        current = rated(job.against)
+        current = rated(job.against, kept.current)
     else:
-        current = rate_months(contract, job.tariffs, load.load, job.edges, job.inputs)
+        current = rate_months(contract, job.tariffs, load.load, job.edges, job.inputs, kept.current)
     days = contract.parts((job.edges[0], job.edges[-1]))
     span_s = (days[-1][0][1] - days[0][0][0]).days * 86_400
     return AccountImpact(
@@ -252,7 +263,7 @@ def _impact_of(job: Job, contract: Contract, load: ServiceLoad) -> AccountImpact
         energy_wh=sum(current.energy_wh.values()),
         covered=min(Decimal(int(load.covered_s.sum())) / span_s, Decimal(1)),
         current=current,
-        proposed=tuple(rated(tariff) for tariff in job.proposed),
+        proposed=tuple(rated(tariff, own) for tariff, own in zip(job.proposed, kept.proposed, strict=True)),
     )
 
 

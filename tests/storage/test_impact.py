@@ -107,6 +107,14 @@ def test_two_processes_give_what_one_gives(conn: psycopg.Connection, database: s
     assert seen[-1] == (6, 6)
 
 
+def test_a_proposal_may_have_the_name_of_the_tariff_that_it_replaces(conn: psycopg.Connection, database: str) -> None:
+    same_name = parse_tariff({**NEW, "tariff_id": "flat"})
+    rows = rate_impact(database, plan_impact(conn, [same_name, parse_tariff(NEW)], MONTHS), workers=1).rows
+    for row in rows:
+        assert row.proposed[0] == row.proposed[1]
+        assert set(row.current.energy_wh) == {"day"}
+
+
 def test_a_contract_of_a_part_of_the_months_pays_for_its_days_and_keeps_its_own_tariffs(
     conn: psycopg.Connection, database: str
 ) -> None:
