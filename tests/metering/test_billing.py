@@ -97,6 +97,20 @@ def test_splitting_a_contract_between_like_tariffs_costs_what_the_whole_costs() 
         assert parts.total_unrounded == whole.total_unrounded
 
 
+def test_a_ladder_by_the_day_is_as_long_as_the_days_of_its_part() -> None:
+    rule = {"tiers": [{"up_to_kwh": "10", "adder": "0"}, {"adder": "0.1"}], "tier_rule": {"unit": "kWh_per_day"}}
+    tariffs = {"a": tariff_of(version=rule), "b": tariff_of(tariff_id="b")}
+    contract = contract_of(("2026-01-01", "a"), ("2026-10-11", "b"))
+    found = bill_cycle(contract, OCTOBER, tariffs, load_of(OCTOBER))
+    used = sum(
+        row.line.quantity
+        for row in found.lines
+        if row.tariff_id == "a" and row.line.kind == "energy" and not row.line.tier
+    )
+    upper = next(row.line.quantity for row in found.lines if row.line.id == "tier-2")
+    assert upper == used - 10 * 10
+
+
 def test_moving_in_and_out_bills_the_days_of_the_contract_only() -> None:
     tariff = tariff_of()
     contract = contract_of(("2026-10-08", "a"), end_on=dt.date(2026, 10, 18))

@@ -257,6 +257,20 @@ def test_payments_settle_the_oldest_open_items_and_overdue_ones_are_marked(
     assert (fetch_bill(conn, october)[0].state, balance(conn)) == ("paid", -10)
 
 
+def test_a_credit_note_is_set_off_against_its_own_bill_before_older_ones(
+    conn: psycopg.Connection, database: str
+) -> None:
+    read_months(make_county(conn, 1), 1)
+    (september,) = run_and_issue(conn, database, SEPTEMBER)
+    (october,) = run_and_issue(conn, database, OCTOBER)
+    proposal = propose(conn, "cancel", october, reason="wrong", who="ann", desk=DESK)
+    approve(conn, proposal.proposal_id, who="ben", desk=DESK)
+    assert [fetch_bill(conn, name)[0].state for name in (september, october)] == ["issued", "cancelled"]
+    assert balance(conn) == SEPTEMBER_TOTAL
+    with pytest.raises(BillError, match="is cancelled: nothing more"):
+        propose(conn, "amend", october, reason="late", who="ann", desk=DESK, amount=Decimal(1))
+
+
 def test_a_file_of_payments_is_recorded_whole_or_not_at_all(conn: psycopg.Connection, database: str) -> None:
     make_county(conn, 2)
     good = "account,amount,on,reference\na-1,10.50,2026-11-02,X1\na-2,3,2026-11-02,X1\n"

@@ -15,8 +15,8 @@ import pytest
 
 from schemas.bill import decode_bill
 from storage.bill import BillQuery, checked_ids, fetch_bill, fetch_bills, fetch_holds, issue_bills
-from storage.bill_make import Rules
-from storage.bill_run import BillRunError, Selection, fetch_run, lock_run, start_run
+from storage.bill_make import BillMaker, Rules
+from storage.bill_run import BillRunError, Selection, bill_chunk, fetch_run, lock_run, plan_run, start_run
 from storage.bill_workers import work_off
 from tests.storage.made_county import LENIENT, NOW, OCTOBER, SEPTEMBER, TODAY, make_county, read_months, run_bills
 
@@ -60,6 +60,18 @@ def test_a_second_run_of_the_same_cycle_bills_nobody_twice(conn: psycopg.Connect
         lock_run(other, first.bill_run_no)
         with pytest.raises(BillRunError, match="another process"):
             work_off(database, first.bill_run_no, who="b", rules=LENIENT, now=NOW, grace_h=12, workers=1)
+
+
+def test_two_runs_planned_at_the_same_time_bill_nobody_twice(conn: psycopg.Connection, database: str) -> None:
+    read_months(make_county(conn, 2), 2)
+    runs = [start_run(conn, OCTOBER, Selection(), who) for who in ("ann", "ben")]
+    plans = [plan_run(conn, run, NOW, 12) for run in runs]
+    made = []
+    for run, work in zip(runs, plans, strict=True):
+        maker = BillMaker(conn, LENIENT, known=run.ledger_position, refresh_no=run.refresh_no)
+        made.append(bill_chunk(conn, maker, run, work, "x"))
+    assert ([len(work) for work in plans], made) == ([2, 2], [2, 0])
+    assert conn.execute("select count(*), count(distinct contract_no) from bill").fetchone() == (2, 2)
 
 
 def test_a_cycle_that_is_not_over_or_in_its_grace_is_billed_only_when_told_to(
