@@ -15,7 +15,7 @@ from typing import Any
 
 from metering.bill import History, Line, line_amount
 from metering.calendar import local_midnight_s
-from metering.contract import Contract
+from metering.contract import Contract, ContractTariff
 from metering.pricing.fixed import DaySpan
 from metering.rating import NO_HISTORY, NO_INPUTS, rate_cycle
 from metering.tariff import Tariff
@@ -82,12 +82,7 @@ def bill_cycle(  # noqa: PLR0913  # all that a bill is made of
         RatingError: No part of the cycle has a tariff, tariffs are in several currencies, or a tariff needs something
             that is not there.
     """
-    parts = contract.parts(cycle)
-    if not parts:
-        raise RatingError(f"contract {contract.contract_id} has no tariff from {cycle[0]} to {cycle[1]}: enter one")
-    currencies = sorted({_tariff_of(tariffs, item.tariff_id).currency for _, item in parts})
-    if len(currencies) > 1:
-        raise RatingError(f"contract {contract.contract_id} has tariffs in {' and '.join(currencies)} in one cycle")
+    parts = _parts(contract, cycle, tariffs)
     found: list[BilledLine] = []
     exact, due = Decimal(0), Decimal(0)
     for days, item in parts:
@@ -96,16 +91,7 @@ def bill_cycle(  # noqa: PLR0913  # all that a bill is made of
         ((measured, usage),) = measure(tariff, load, days, own, compiled)
         bill, history = rate_cycle(tariff, dataclasses.replace(measured, days=cycle), usage, own, history, until=until)
         last = measured.sides[-1].version
-        lines = [
-            BilledLine(
-                line,
-                line_amount(tariff, line),
-                line.days or days,
-                tariff.tariff_id,
-                last if line.version is None else line.version,
-            )
-            for line in bill.lines
-        ]
+        lines = [_billed_line(tariff, line, days, last) for line in bill.lines]
         found += lines
         exact += bill.total_unrounded
         due += sum((row.amount for row in lines), Decimal(0)) if tariff.rounding.line else bill.total_unrounded
@@ -120,6 +106,22 @@ def bill_cycle(  # noqa: PLR0913  # all that a bill is made of
         digits=last_tariff.digits,
         history=history,
     )
+
+
+def _parts(contract: Contract, cycle: DaySpan, tariffs: Mapping[str, Tariff]) -> list[tuple[DaySpan, ContractTariff]]:
+    """Return the parts of a cycle, all in one currency."""
+    parts = contract.parts(cycle)
+    if not parts:
+        raise RatingError(f"contract {contract.contract_id} has no tariff from {cycle[0]} to {cycle[1]}: enter one")
+    currencies = sorted({_tariff_of(tariffs, item.tariff_id).currency for _, item in parts})
+    if len(currencies) > 1:
+        raise RatingError(f"contract {contract.contract_id} has tariffs in {' and '.join(currencies)} in one cycle")
+    return parts
+
+
+def _billed_line(tariff: Tariff, line: Line, days: DaySpan, last_version: int) -> BilledLine:
+    version = last_version if line.version is None else line.version
+    return BilledLine(line, line_amount(tariff, line), line.days or days, tariff.tariff_id, version)
 
 
 def _with_own_ids(rows: Sequence[BilledLine]) -> tuple[BilledLine, ...]:

@@ -191,10 +191,7 @@ create sequence usage_refresh_no;
 
 -- Days that changed after a bill was made of them, or of others as late: what corrections are looked for by.
 create table usage_change (
-    meter_no integer not null,
-    day date not null,
-    refresh_no bigint not null,
-    primary key (meter_no, day)
+    meter_no integer, day date, refresh_no bigint not null, primary key (meter_no, day)
 );
 
 -- What a running charge was and became, when something other than the next reading changed it.
@@ -236,10 +233,7 @@ create table bill_run (
 );
 
 -- Numbers without gaps: the row is locked by the transaction that issues.
-create table bill_number (
-    series text primary key,
-    next_number bigint not null default 1
-);
+create table bill_number (series text primary key, next_number bigint not null default 1);
 
 create table bill (
     bill_id bigint generated always as identity primary key,
