@@ -49,6 +49,7 @@ def make_sheet(paper: Paper) -> dict[str, Any]:
         "is_draft": document.bill_no is None,
         "words": {key: speech.word(key) for key in _WORDS_USED} | _filled(document, speech),
         "issuer": clean(document.issuer),
+        "issuer_short": clean(document.issuer)[:40],
         "party": _party(document),
         "facts": _facts(document, speech),
         "due": _due(document, speech),
@@ -159,7 +160,7 @@ def _groups(document: BillDocument, speech: Speech) -> list[dict[str, Any]]:
 def _row(line: BillLine, document: BillDocument, speech: Speech) -> dict[str, str]:
     quantity, price = _quantity(line, document, speech)
     notes = []
-    if line.kind == "correction":
+    if line.unit == "correction" and line.corrects_bill_no:  # or the credit of one
         label = speech.word("correction_of", no=line.corrects_bill_no, period=speech.period(line.start_on, line.end_on))
     elif line.unit == line.kind == "adjustment":
         label = speech.word("adjustment")

@@ -92,7 +92,7 @@ WORDS: dict[str, tuple[str, str]] = {
     "page": ("第 {page} 页，共 {pages} 页", "Page {page} of {pages}"),
     "proof": (
         "本单附有可验证的数据包：gridtally bill verify 可仅凭数据包与公钥重算。",
-        "A bundle comes with this bill: `gridtally bill verify` recomputes it with nothing but the bundle and our public key.",
+        "A bundle comes with this bill: gridtally bill verify recomputes it with nothing but the bundle and our public key.",
     ),
     # kinds of lines
     "kind_energy": ("电度电费", "Energy"),
@@ -211,6 +211,8 @@ SIGNS = {"CNY": "¥", "EUR": "€", "GBP": "£", "USD": "$", "AUD": "A$", "TWD":
 CHINESE_MONEY = {"CNY": "元", "TWD": "元（新台币）", "EUR": "欧元", "GBP": "英镑", "USD": "美元", "AUD": "澳元"}
 MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 MINUS = "\N{MINUS SIGN}"
+_JOINED = re.compile(r"(?<=[^\W\d_])[-_](?=[^\W\d_])")
+"""Between letters only: days and numbers keep their dashes."""
 _TIER = re.compile(r"^(.*?)[,\s-]*\btier[\s-](\d+)$", re.IGNORECASE)
 
 
@@ -270,7 +272,7 @@ class Speech:
         """Return what a charge, period or season is called: known names in Chinese, others as they are."""
         tier = _TIER.match(text)
         stem, number = (tier.group(1), tier.group(2)) if tier else (text, "")
-        plain = stem.replace("_", " ").replace("-", " ").strip()
+        plain = _JOINED.sub(" ", stem).strip()
         if self.is_chinese:
             stem = LABELS.get(plain.lower(), plain)
             return f"{stem} 第 {number} 档".strip() if number else stem

@@ -4,6 +4,7 @@ import asyncio
 import datetime as dt
 import email
 import email.policy
+import json
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -13,10 +14,12 @@ from typing import Any
 import psycopg
 import pytest
 from aiosmtpd.controller import Controller
+from typer.testing import CliRunner
 
 from connectors.bill_key import signing_key
 from connectors.bill_mail import make_message, plain_address
 from connectors.bill_sender import BillSender, Round
+from gridtally.cli import app
 from metering.bundle import decode_bundle, verify_bundle
 from schemas.settings import MailSettings
 from storage.bill import BillError, fetch_bill
@@ -211,6 +214,38 @@ def test_two_senders_at_once_send_each_bill_once(
     for thread in threads:
         thread.join(30)
     assert sorted(message["To"] for message in server[0].messages) == ["c-1@example.org", "c-2@example.org"]
+
+
+def test_the_commands_write_send_list_and_retry(
+    conn: psycopg.Connection, database: str, server: tuple[Server, int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GRIDTALLY_DATABASE__DSN", database)
+    monkeypatch.setenv("GRIDTALLY_DATA_DIR", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: str) -> tuple[int, str]:
+        found = CliRunner().invoke(app, ["bill", *arguments])
+        return found.exit_code, found.output
+
+    for kind, begin in (("pdf", b"%PDF"), ("html", b"<!doctype"), ("bundle", b"{")):
+        assert run(kind, BILLS[0], "-o", f"x.{kind}")[0] == 0
+        assert (tmp_path / f"x.{kind}").read_bytes().startswith(begin)
+    assert run("public-key", "-o", "key.pem")[0] == 0
+    assert run("verify", "x.bundle", "--public-key", "key.pem")[0] == 0
+    assert run("pdf", "2026-9", "-o", "y.pdf")[0] == 1
+    mail = ("--set", "mail.host=127.0.0.1", "--set", f"mail.port={server[1]}", "--set", "mail.sender=b@u.example")
+    plain = (*mail, "--set", "mail.starttls=false")
+    server[0].answers["c-1@example.org"] = "550 no such user"
+    code, text = run("send", *BILLS, "--as", "ann", *plain)
+    assert (code, "sent: 2, failed: 1" in text) == (75, True), text
+    (failed,) = json.loads(run("deliveries", "--state", "failed", "--json")[1])
+    assert failed["last_error"] == "c-1@example.org was refused: 550 no such user"
+    assert run("deliveries", "--retry", str(failed["delivery_no"]))[0] == 2, "nobody is named"
+    server[0].answers.clear()
+    assert run("deliveries", "--retry", str(failed["delivery_no"]), "--as", "ann")[0] == 0
+    assert run("send", "--as", "ann", *plain)[0] == 0
+    assert (tmp_path / "bills" / f"{BILLS[2]}.pdf").exists()
+    assert states(conn) == ["sent"] * 3
 
 
 def test_what_customers_are_called_cannot_add_headers() -> None:
