@@ -58,9 +58,7 @@ class ChargeLine(BaseModel):
     """One row of a running charge; the unrounded amounts sum to the total."""
 
     label: str = Field(examples=["peak"])
-    kind: str = Field(
-        description="energy, tier, fixed, demand, tax and the other kinds of a bill's lines"
-    )
+    kind: str = Field(description="energy, tier, fixed, demand, tax and the other kinds of a bill's lines")
     quantity_kwh: str
     price: str = Field(description="per kWh; of a fixed charge per cycle or day")
     amount: str

@@ -16,7 +16,7 @@ from console.error_page import add_error_pages
 from console.pages import page_router
 from console.rest import rest_router
 from console.stream import Broadcast, stream_router
-from console.web import SECURITY_HEADERS, Console
+from console.web import SECURITY_HEADERS, Console, Paper
 from monitoring.metrics import CONNECTED, Health, serve_metrics
 from schemas.addresses import Addresses
 from schemas.settings import Settings
@@ -38,16 +38,16 @@ class SecurityHeaders:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
                 for name, value in SECURITY_HEADERS.items():
-                    headers[name] = value
+                    headers.setdefault(name, value)
                 headers.setdefault("Cache-Control", "no-cache")  # of the static files: ask whether they changed
             await send(message)
 
         await self._app(scope, receive, send_with_headers)
 
 
-def create_app(settings: Settings, addresses: Addresses) -> FastAPI:
+def create_app(settings: Settings, addresses: Addresses, paper: Paper | None = None) -> FastAPI:
     """Return the console's application."""
-    console = Console(settings, addresses)
+    console = Console(settings, addresses, paper)
     broadcast = Broadcast(console.feed)
 
     @contextlib.asynccontextmanager
@@ -84,10 +84,10 @@ def create_app(settings: Settings, addresses: Addresses) -> FastAPI:
     return app
 
 
-def run(settings: Settings, addresses: Addresses, name: str = "console") -> None:
+def run(settings: Settings, addresses: Addresses, name: str = "console", paper: Paper | None = None) -> None:
     """Serve the console until SIGTERM or SIGINT."""
     health: Health = serve_metrics(name, settings.run_dir, settings.metrics)
-    app = create_app(settings, addresses)
+    app = create_app(settings, addresses, paper)
     place = urlsplit(addresses.console)
     host = settings.console.host
     port = place.port or settings.console.port

@@ -4,12 +4,13 @@ import re
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Query, Request
-from fastapi.responses import Response
+from fastapi.responses import HTMLResponse, Response
 
 from console.account_page import account_page
 from console.bill_page import bill_page, bills_page
 from console.web import Console, words_for
 from storage.bill import BillError
+from storage.bill_paper import fetch_on_paper
 from storage.billing_overview import fetch_account
 
 INT8_MAX = 2**63 - 1
@@ -18,6 +19,8 @@ ACCOUNT = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 def add_billing_pages(router: APIRouter, console: Console) -> None:
     """Add the routes to the router of pages."""
+
+    _add_sheets(router, console)
 
     @router.get("/bills")
     def bills(
@@ -59,6 +62,28 @@ def add_billing_pages(router: APIRouter, console: Console) -> None:
                 return _nothing(request, console, "no_account", account=account_id)
             values = account_page(conn, found, words_for(request))
         return console.page(request, "account.html", values)
+
+
+def _add_sheets(router: APIRouter, console: Console) -> None:
+    @router.get("/bills/{bill_id}/{name}")
+    def paper(
+        request: Request,
+        bill_id: Annotated[int, Path(ge=1, le=INT8_MAX)],
+        name: Annotated[str, Path(pattern=r"^bill\.(pdf|html)$")],
+    ) -> Response:
+        with console.database() as conn:
+            try:
+                found = fetch_on_paper(conn, f"#{bill_id}")
+            except BillError:
+                return _nothing(request, console, "no_bill")
+        if console.paper is None:
+            return _nothing(request, console, "no_bill")
+        file_name = f"{found.document.bill_no or f'draft-{bill_id}'}.{name.removeprefix('bill.')}"
+        headers = {"Content-Disposition": f'inline; filename="{file_name}"'}
+        if name.endswith("html"):
+            text, headers["Content-Security-Policy"] = console.paper.html(found)
+            return HTMLResponse(text, headers=headers)
+        return Response(console.paper.pdf(found), media_type="application/pdf", headers=headers)
 
 
 def _nothing(request: Request, console: Console, what: str, **named: Any) -> Response:

@@ -4,7 +4,7 @@ import contextlib
 import datetime as dt
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 from zoneinfo import ZoneInfo
 
 import psycopg
@@ -21,6 +21,7 @@ from monitoring.log import get_logger
 from schemas.addresses import Addresses
 from schemas.ids import is_meter_id
 from schemas.settings import Settings
+from storage.bill_paper import BillOnPaper
 from storage.registry import Registry, load_registry, refresh_registry
 
 HERE = Path(__file__).parent
@@ -48,12 +49,23 @@ class KafkaAwayError(RuntimeError):
     """Kafka did not answer a request; it is answered with 503."""
 
 
+class Paper(Protocol):
+    """Prints bills; given by who starts the console, which is no neighbour of the printer's."""
+
+    def html(self, bill: BillOnPaper) -> tuple[str, str]:
+        """Return a bill as a page of its own, and the Content-Security-Policy that it needs."""
+
+    def pdf(self, bill: BillOnPaper) -> bytes:
+        """Return a bill as a PDF."""
+
+
 class Console:
     """What the routes share."""
 
-    def __init__(self, settings: Settings, addresses: Addresses) -> None:
-        """Prepare the feed; the application's lifespan starts it."""
+    def __init__(self, settings: Settings, addresses: Addresses, paper: Paper | None = None) -> None:
+        """Prepare the feed; the application's lifespan starts it. Without paper, bills cannot be had as sheets."""
         self.settings = settings
+        self.paper = paper
         self.addresses = addresses
         self.zone = ZoneInfo(settings.console.zone)
         self.feed = LiveFeed(settings, addresses)
@@ -65,7 +77,7 @@ class Console:
             "ms": epoch_ms,
             "is_meter": lambda text: bool(text) and is_meter_id(text),
         }
-        self._templates.env.globals |= {"MISSING": MISSING, "PRIORITIES": PRIORITIES}
+        self._templates.env.globals |= {"MISSING": MISSING, "PRIORITIES": PRIORITIES, "has_paper": paper is not None}
         self._registry: Registry | None = None
 
     def registry(self, conn: psycopg.Connection) -> Registry:

@@ -252,12 +252,13 @@ def bridge(data_dir: DataDir = None, config: Config = None, set_: Set = None) ->
 def console(data_dir: DataDir = None, config: Config = None, set_: Set = None) -> None:
     """Run the web console. Example: gridtally console --set console.host=0.0.0.0"""
     from console.app import run
+    from gridtally.sheets import Sheets
     from monitoring.log import set_up_logging
 
     loaded = settings_of(data_dir, config, set_)
     addresses = running(loaded, "kafka", "database")
     set_up_logging()
-    run(loaded.settings, addresses)
+    run(loaded.settings, addresses, paper=Sheets())
 
 
 def _work(role: str, loaded: Loaded, name: str | None) -> None:

@@ -11,6 +11,7 @@ import psycopg
 import pytest
 
 from console.app import create_app
+from gridtally.sheets import Sheets
 from schemas.addresses import Addresses
 from schemas.settings import Settings
 from tests.storage.made_county import LENIENT, OCTOBER, SEPTEMBER, make_county, read_months, run_and_issue, run_bills
@@ -30,7 +31,7 @@ class Office:
         addresses = Addresses(
             mqtt="mqtt://127.0.0.1:1", kafka="127.0.0.1:1", database=dsn, console="http://127.0.0.1:1"
         )
-        self.app = create_app(Settings(), addresses)  # its feed is not started: these pages need none
+        self.app = create_app(Settings(), addresses, Sheets())  # its feed is not started: these pages need none
 
     def ask(self, method: str, path: str, **more: Any) -> httpx.Response:
         async def send() -> httpx.Response:
@@ -182,3 +183,14 @@ def test_the_past_can_be_asked_for(office: Office) -> None:
     used = office.get("/api/v1/service-points/p-1/usage", **span)
     assert sum(item["import_wh"] for item in used["intervals"]) == 24 * 500
     office.get("/api/v1/service-points/nobody/usage", 404, **span)
+
+
+def test_a_bill_can_be_had_as_a_sheet_and_as_a_pdf(office: Office) -> None:
+    bill_id = office.bill_id(office.numbers[0])
+    page = office.ask("GET", f"/bills/{bill_id}/bill.html")
+    assert office.numbers[0] in page.text
+    assert "'sha256-" in page.headers["Content-Security-Policy"]
+    pdf = office.ask("GET", f"/bills/{bill_id}/bill.pdf")
+    assert pdf.content.startswith(b"%PDF-")
+    assert pdf.headers["Content-Disposition"] == f'inline; filename="{office.numbers[0]}.pdf"'
+    assert office.ask("GET", f"/bills/{bill_id}/bill.exe").status_code == 422
