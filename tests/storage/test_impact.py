@@ -1,5 +1,6 @@
 """Proposed tariffs on every account's past: the same bills as the accounts would have had, what they come to, who is missing."""
 
+import dataclasses
 import datetime as dt
 import json
 from collections.abc import Iterator
@@ -7,16 +8,18 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psycopg
 import pytest
 import yaml
 from typer.testing import CliRunner
 
 from gridtally.cli import app
-from metering.impact import AccountImpact, Rated, bins_of, months_between, summarize
+from metering.contract import Contract, ContractTariff
+from metering.impact import AccountImpact, Rated, bins_of, months_between, rate_months, summarize
 from metering.rating import rate
 from metering.tariff import parse_tariff
-from metering.usage import Inputs
+from metering.usage import Inputs, Load
 from storage.contract import end_contract, set_contract_tariff
 from storage.impact import ImpactError, plan_impact, rate_impact
 from storage.load import fetch_load
@@ -127,6 +130,25 @@ def test_a_contract_of_a_part_of_the_months_pays_for_its_days_and_keeps_its_own_
     assert set(row.current.energy_wh) == {"day", "peak", "off"}
     # `new` holds for 11 of 31 days of May and 10 of 30 of June: its fixed charge of 3 a month by share
     assert row.current.amounts["fixed"] == pytest.approx(3 * (Decimal(11) / 31 + Decimal(10) / 30), abs=Decimal("1e-9"))
+
+
+def test_a_year_of_tiers_goes_on_over_months_and_over_parts_of_a_contract() -> None:
+    document = json.loads(json.dumps(FLAT))
+    document["versions"][0] |= {
+        "tiers": [{"up_to_kwh": 100, "adder": "0"}, {"prices": "0.90"}],
+        "tier_rule": {"allocation": "sequential", "unit": "kWh", "per": "year"},
+    }
+    tariffs = {"flat": parse_tariff(document)}
+    start_us = (int(dt.datetime(2026, 5, 1, tzinfo=dt.UTC).timestamp()) - 28_800) * US
+    load = Load(start_us + np.arange(61 * 96) * 900 * US, 900, {"import_wh": np.full(61 * 96, 30)})
+    one = ContractTariff(dt.date(2026, 1, 1), "flat")
+    whole = Contract(1, "k", 1, 1, dt.date(2026, 1, 1), None, 1, (one,))
+    parts = dataclasses.replace(whole, tariffs=(one, ContractTariff(dt.date(2026, 5, 20), "flat", {"x": Decimal(1)})))
+    found = [rate_months(contract, tariffs, load, MONTHS, Inputs()) for contract in (whole, parts)]
+    # 89.28 kWh in May; of 86.4 in June the first 10.72 are left of the cheap 100
+    assert found[0].totals == (Decimal("44.64"), Decimal("73.47"))
+    assert found[1].totals == found[0].totals
+    assert found[1].energy_wh == found[0].energy_wh
 
 
 def test_what_a_tariff_needs_and_contracts_do_not_have_is_an_error_that_names_them(
