@@ -28,7 +28,17 @@ from metering.bundle import (
 from storage.bill import BillError
 from storage.bill_bundle import fetch_bundle_parts, recompute
 from storage.proposal import Desk, approve, propose
-from tests.storage.made_county import LENIENT, OCTOBER, SEPTEMBER, START, TODAY, make_county, run_and_issue
+from tests.storage.made_county import (
+    LENIENT,
+    OCTOBER,
+    SEPTEMBER,
+    START,
+    TARIFF,
+    TODAY,
+    make_county,
+    put_tariff,
+    run_and_issue,
+)
 from tests.storage.made_ledger import US
 
 
@@ -107,6 +117,44 @@ def test_the_bundle_of_a_corrected_bill_holds_what_was_known_when_it_was_made(
     first = int(START.timestamp()) * US
     assert first + 16 * 3600 * US in rows["end_us"]
     assert first + 4 * 3600 * US not in rows["end_us"], "the reading that came after the bill is not of it"
+
+
+def test_a_bill_over_an_exchange_a_tariff_change_and_gaps_is_made_again_too(
+    conn: psycopg.Connection, database: str, tmp_path: Path
+) -> None:
+    ledger = make_county(conn, 1)
+    exchange = START + dt.timedelta(days=40, minutes=20)
+    conn.execute("update meter_assignment set end_at = %s where meter_no = 1", (exchange,))
+    ledger.add_meter(2, 1, start_at=exchange)
+    other = copy.deepcopy(TARIFF) | {"tariff_id": "other"}
+    other["versions"][0]["flags"] = ["heat_day"]  # type: ignore[index]
+    other["versions"][0]["windows"].insert(
+        0, {"period": "peak", "from": "00:00", "to": "08:00", "day_types": ["heat_day"]}
+    )  # type: ignore[index]
+    other["versions"][0]["export"] = {"mode": "net_billing", "netting": "interval", "prices": "0.04"}  # type: ignore[index]
+    put_tariff(conn, other)
+    conn.execute("insert into day_flag (flag, day, published_by) values ('heat_day', '2026-10-20', 'x')")
+    conn.execute(
+        "insert into contract_tariff (contract_no, start_on, tariff_id, entered_by) values (1, '2026-10-16', 'other', 'x')"
+    )
+    for number, low, high in ((1, START, exchange), (2, exchange, START + dt.timedelta(days=62))):
+        at, wh, rng = int(low.timestamp()) * US, 7_777_777, random.Random(number)
+        ledger.read(number, at, wh, wh)
+        while at < int(high.timestamp()) * US:
+            step_s = rng.choice((900, 900, 900, 3600, 5 * 3600, 40_000))
+            at = min(at + step_s * US, int(high.timestamp()) * US)
+            wh += rng.randrange(0, step_s)
+            ledger.read(number, at, wh, wh // 3 + 5_185_184)
+    ledger.flush()
+    key = signing_key(tmp_path)
+    for days in (SEPTEMBER, OCTOBER):
+        (name,) = run_and_issue(conn, database, days)
+        bundle = decode_bundle(encode_bundle(sign_bundle(fetch_bundle_parts(conn, name), key)))
+        assert verify_bundle(bundle, key.public_key(), recompute).differences == ()
+    assert len(bundle["ledger"]["rows"]["meters"]) == 2
+    assert {item["document"]["tariff_id"] for item in bundle["tariffs"]} == {"county", "other"}
+    assert bundle["inputs"]["flags"] == {"heat_day": ["2026-10-20"]}
+    assert bundle["bill"]["export_wh"] > 0
 
 
 def test_a_change_of_any_single_field_is_noticed(conn: psycopg.Connection, bills: list[str], tmp_path: Path) -> None:
