@@ -155,11 +155,34 @@ def plan_run(conn: psycopg.Connection[Any], run: BillRun, now: dt.datetime, grac
     ]
     billed = _billed(conn, run)
     left = [(contract, cycle) for contract, cycle in work if not _is_billed(billed, contract, cycle)]
+    problems = [_problem(item) for item in _without_tariff(conn, run)]
     conn.execute(
-        "update bill_run set total = %s, done = %s, problems = '[]' where bill_run_no = %s",
-        (len(work), len(work) - len(left), run.bill_run_no),
+        "update bill_run set total = %s, done = %s, problems = %s where bill_run_no = %s",
+        (len(work), len(work) - len(left), json.dumps(problems), run.bill_run_no),
     )
     return left
+
+
+def _without_tariff(conn: psycopg.Connection[Any], run: BillRun) -> list[Problem]:
+    """Return the contracts of a run that no tariff was entered for, which are otherwise not seen at all."""
+    selection = run.selection
+    rows = conn.execute(
+        "select contract_id, greatest(c.start_on, %(low)s) from contract c join account a using (account_no)"
+        " where c.start_on < %(high)s and coalesce(c.end_on, 'infinity') > %(low)s"
+        " and (%(every)s or a.account_id = any(%(ids)s)) and a.class = coalesce(%(class)s, a.class)"
+        " and not exists (select from contract_tariff t where t.contract_no = c.contract_no and t.replaced_at is null)"
+        " order by 1",
+        {
+            "low": run.start_on,
+            "high": run.end_on,
+            "every": not selection.account_ids,
+            "ids": list(selection.account_ids),
+            "class": selection.account_class,
+        },
+    ).fetchall()
+    return [
+        Problem(row[0], row[1], "no tariff is entered for it: `gridtally contract tariff` enters one") for row in rows
+    ]
 
 
 def _cycles(contract: Contract, days: DaySpan) -> list[DaySpan]:

@@ -164,6 +164,9 @@ create table ledger_day (
     primary key (day, partition)
 ) with (fillfactor = 50);
 
+-- What a ledger that was there before these tables has.
+insert into ledger_day select (end_at at time zone 'UTC')::date, frame_partition, max(frame_offset) + 1 from fact group by 1, 2;
+
 -- Energy of each quarter-hour of a UTC day of a meter: a fold over the facts up to `usage_refresh`, which can be made anew.
 -- A long interval is spread evenly over its quarters, so a day may have energy of facts that end later. A column of quarters is
 -- 96 four-byte integers, least byte first (half of what an array takes on the wire); null is what it nearly always is: nothing
@@ -182,10 +185,7 @@ create table usage_day (
 alter table usage_day alter column import_wh set storage plain, alter column export_wh set storage external;
 
 create table usage_refresh (
-    day date not null,
-    partition integer not null,
-    next_offset bigint not null,
-    primary key (day, partition)
+    day date, partition integer, next_offset bigint not null, primary key (day, partition)
 );
 create sequence usage_refresh_no;
 

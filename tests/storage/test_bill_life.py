@@ -133,6 +133,37 @@ def test_a_contract_tariff_entered_late_corrects_the_closed_cycle(conn: psycopg.
     assert found[3] == bill_no
 
 
+def test_a_yearly_ladder_goes_on_from_bill_to_bill_and_a_correction_moves_it(
+    conn: psycopg.Connection, database: str
+) -> None:
+    ledger = make_county(conn, 1)
+    yearly = copy.deepcopy(TARIFF)
+    yearly["versions"][0] |= {  # type: ignore[index]
+        "tiers": [{"up_to_kwh": 500, "adder": "0"}, {"adder": "0.10"}],
+        "tier_rule": {"per": "year"},
+    }
+    put_tariff(conn, yearly)
+    read_months(ledger, 1, days=60)
+    run_and_issue(conn, database, SEPTEMBER)
+    (october,) = run_and_issue(conn, database, OCTOBER)
+
+    def upper(name: str) -> list[Decimal]:
+        return [line.quantity for line in fetch_bill(conn, name)[1].lines if line.tier == 2]
+
+    assert upper(october) == [Decimal(360 + 360 - 500)], "30 days of October are known"
+    ledger.read_steadily(1, START + dt.timedelta(days=60), START + dt.timedelta(days=91), 500, first_wh=720_000)
+    ledger.flush()
+    run = run_bills(conn, database, (dt.date(2026, 11, 1), dt.date(2026, 12, 1)))
+    (november,) = fetch_bills(conn, BillQuery(bill_run_no=run.bill_run_no))
+    assert upper(november.name) == [Decimal(360)]
+    # The 31st of October: 7 kWh peak, 5 kWh valley, all of it in the upper tier.
+    assert corrections(conn, november.name)[0][0] == 7 * Decimal("0.60") + 5 * Decimal("0.30") + 12 * Decimal("0.10")
+    row = conn.execute(
+        "select history_before ->> 'year_wh' from bill where bill_id = %s", (november.bill_id,)
+    ).fetchone()
+    assert row == ("732000",)
+
+
 def test_cancel_and_rebill_nets_to_zero_when_nothing_changed(conn: psycopg.Connection, database: str) -> None:
     read_months(make_county(conn, 1), 1)
     (bill_no,) = run_and_issue(conn, database, SEPTEMBER)

@@ -185,7 +185,11 @@ def test_usage_without_a_contract_is_listed_and_what_cannot_be_rated_is_named(
     read_months(ledger, 2)
     ledger.read_steadily(9, *_month(1), 100)
     ledger.flush()
-    conn.execute("update contract_tariff set tariff_id = 'other' where false")
+    ledger.add_meter(8, 8)
+    enter = (
+        "insert into contract (contract_id, account_no, service_point_no, start_on) values (%s, 1, %s, '2026-10-01')"
+    )
+    conn.execute(enter, ("k-bare", 8))
     conn.execute("insert into account (account_id, customer_no, currency) values ('a-usd', 1, 'USD')")
     conn.execute(
         "update contract set account_no = (select account_no from account where account_id = 'a-usd') where contract_no = 2"
@@ -195,6 +199,17 @@ def test_usage_without_a_contract_is_listed_and_what_cannot_be_rated_is_named(
     assert (row["service_point_id"], row["first_day"], row["days"]) == ("p-9", "2026-10-01", 31)
     (hold,) = fetch_holds(conn)
     assert (hold["contract_id"], hold["reason"], hold["value"]) == ("k-2", "currency", "CNY")
+    assert [(row["contract_id"], row["text"].split(":")[0]) for row in run.problems] == [
+        ("k-bare", "no tariff is entered for it")
+    ]
+    conn.execute(enter, ("k-late", 9))
+    conn.execute(
+        "insert into contract_tariff (contract_no, start_on, tariff_id, entered_by)"
+        " select contract_no, '2026-10-01', 'county', 'x' from contract where contract_id = 'k-late'"
+    )
+    again = run_bills(conn, database, OCTOBER, rules=LENIENT)
+    (late,) = fetch_bills(conn, BillQuery(bill_run_no=again.bill_run_no))
+    assert (late.contract_id, late.energy_wh, again.uncontracted) == ("k-late", 74_400, [])
 
 
 def test_numbers_have_no_gaps_whatever_fails_while_issuing(conn: psycopg.Connection, database: str) -> None:
