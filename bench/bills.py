@@ -9,8 +9,10 @@ import contextlib
 import datetime as dt
 import json
 import os
+import resource
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +20,7 @@ import psycopg
 
 from bench.disk import household_wh
 from bench.made import TARIFF
+from bench.rig import cpu_s
 from metering.bill_check import Bounds
 from metering.fact import FACT_COLUMNS, Columns
 from schemas.frame import ELECTRICAL
@@ -62,17 +65,17 @@ def run_once(server: str, accounts: int = ACCOUNTS, ledger: int = LEDGER, worker
         make_contracts(conn, accounts)
         facts = fill(conn, ledger)
         result: dict[str, Any] = {"accounts": accounts, "workers": workers, "facts": facts}
-        with measured(result, "refresh"):
+        with measured(conn, result, "refresh"):
             assert refresh_usage_days(conn).facts == facts
         multiply(conn, accounts, ledger)
         run = start_run(conn, OCTOBER, Selection(), "bench")
         rules = Rules(bounds=Bounds(change_percent=100_000))
         now = START + dt.timedelta(days=60)
-        with measured(result, "run"):
+        with measured(conn, result, "run"):
             done = work_off(dsn, run.bill_run_no, who="bench", rules=rules, now=now, grace_h=0, workers=workers)
         assert (done.done, len(done.problems)) == (accounts, 0)
         ids = checked_ids(conn, run.bill_run_no)
-        with measured(result, "issue"):
+        with measured(conn, result, "issue"):
             issue_bills(conn, ids, who="bench", on=OCTOBER[1], due_days=21)
         check(conn, accounts, ledger)
         result["issued"] = len(ids)
@@ -82,12 +85,20 @@ def run_once(server: str, accounts: int = ACCOUNTS, ledger: int = LEDGER, worker
 
 
 @contextlib.contextmanager
-def measured(result: dict[str, Any], name: str) -> Iterator[None]:
-    """Keep how long something took, and the load before it."""
+def measured(conn: psycopg.Connection[Any], result: dict[str, Any], name: str) -> Iterator[None]:
+    """Keep how long something took, the CPU of us, our processes and the database, and the machine's load before it."""
     result[f"{name}_load"] = os.getloadavg()[0]
-    started = time.monotonic()
+    before_s, started = spent_s(conn), time.monotonic()
     yield
     result[f"{name}_s"] = time.monotonic() - started
+    result[f"{name}_cpu_s"] = spent_s(conn) - before_s
+
+
+def spent_s(conn: psycopg.Connection[Any]) -> float:
+    """Return the CPU seconds of this process, its ended children, and every process that the database server had."""
+    ours = sum(sum(resource.getrusage(who)[:2]) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    stat = Path(f"/proc/{conn.info.backend_pid}/stat").read_text("ascii", "replace")
+    return ours + cpu_s(int(stat.rpartition(")")[2].split()[1]))
 
 
 def make_contracts(conn: psycopg.Connection[Any], accounts: int) -> None:
