@@ -1,5 +1,6 @@
 """Energy by the second rater: what is drawn after netting, tiers, further components, what is fed in. Pure."""
 
+import bisect
 import dataclasses
 import datetime as dt
 import math
@@ -269,27 +270,43 @@ def table_lines(
 def _indexed(
     sheet: Sheet, name: str, index: Index, chunks: Sequence[Chunk], series: Mapping[str, Series]
 ) -> list[Line]:
-    total, owed = Fraction(0), Fraction(0)
-    for chunk in chunks:
-        total += chunk.drawn_wh
-        if chunk.drawn_wh:
-            owed += chunk.drawn_wh / 1000 * Fraction(index_price(sheet, index, series, chunk.period, chunk.at_s))
-    return [sheet.line(name, "energy", total / 1000, Decimal(0), owed)]
+    rows = [(chunk.period, chunk.at_s, chunk.drawn_wh) for chunk in chunks]
+    total = sum((wh for _, _, wh in rows), Fraction(0))
+    return [sheet.line(name, "energy", total / 1000, Decimal(0), indexed_amount(sheet, index, series, rows))]
 
 
-def index_price(sheet: Sheet, index: Index, series: Mapping[str, Series], period: str, at_s: int) -> Decimal:
-    """Return the price of a kWh made of the published one.
+def indexed_amount(
+    sheet: Sheet, index: Index, series: Mapping[str, Series], rows: Iterable[tuple[str, int, Fraction]]
+) -> Fraction:
+    """Return what energies cost by published prices; rows are period, epoch s and Wh.
 
     Raises:
-        ValueError: None was published for that time.
+        ValueError: No price was published for a time that has energy.
     """
     prices = series.get(index.name, {})
-    # A price holds for its interval, or until the next one.
-    since = next((at_s - into for into in range(0, index.interval_min * 60, 60) if at_s - into in prices), None)
-    if since is None:
-        when = dt.datetime.fromtimestamp(at_s, dt.UTC).isoformat()
-        raise ValueError(f"no price of {index.name} at {when}: publish it")
-    published = prices[since]
+    starts = sorted(prices)
+    sums: dict[tuple[int, str], Fraction] = {}
+    for period, at_s, wh in rows:
+        if not wh:
+            continue
+        place = bisect.bisect_right(starts, at_s) - 1
+        # A price holds for its interval, or until the next one.
+        if place < 0 or at_s - starts[place] >= index.interval_min * 60:
+            when = dt.datetime.fromtimestamp(at_s, dt.UTC).isoformat()
+            raise ValueError(f"no price of {index.name} at {when}: publish it")
+        key = starts[place], period
+        sums[key] = sums.get(key, Fraction(0)) + wh
+    return sum(
+        (
+            wh / 1000 * Fraction(_index_price(sheet, index, prices[since], period))
+            for (since, period), wh in sums.items()
+        ),
+        Fraction(0),
+    )
+
+
+def _index_price(sheet: Sheet, index: Index, published: Decimal, period: str) -> Decimal:
+    """Return the price of a kWh made of the published one."""
     price = published * index.multiply + index.add + index.add_when.get(period, Decimal(0))
     if index.max is not None:
         price = min(price, index.max)
@@ -331,13 +348,8 @@ def export_lines(
     """Return what is paid for energy fed in, and money credits given, used and ended."""
     fed = [(chunk.season, chunk.period, chunk.fed_wh) for chunk in chunks]
     if export.index is not None:
-        owed = sum(
-            (
-                chunk.fed_wh / 1000 * Fraction(index_price(sheet, export.index, series, chunk.period, chunk.at_s))
-                for chunk in chunks
-            ),
-            Fraction(0),
-        )
+        rows = [(chunk.period, chunk.at_s, chunk.fed_wh) for chunk in chunks]
+        owed = indexed_amount(sheet, export.index, series, rows)
         total = sum((wh for _, _, wh in fed), Fraction(0)) / 1000
         found = [sheet.line(export.id, "export", total, Decimal(0), -owed)]
     else:

@@ -30,9 +30,9 @@ from metering.second_rest import (
     tax_lines,
 )
 from metering.second_sheet import Line, Sheet, SlowHistory, read_history, to_step
-from schemas.tariff import DemandCharge
+from schemas.tariff import DemandCharge, TariffDocument
 
-__all__ = ["Interval", "Line", "SlowBill", "SlowHistory", "rate_slowly", "read_history"]
+__all__ = ["Interval", "Line", "SlowBill", "SlowHistory", "rate_slowly", "read_history", "rounded_total"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,6 +42,8 @@ class SlowBill:
     lines: tuple[Line, ...]
     total: Decimal
     total_unrounded: Fraction
+    due: Fraction
+    """What `total` is rounded of: the sum of unrounded lines, or of rounded ones where the tariff rounds lines."""
     history: SlowHistory
     """What this cycle leaves to the next."""
 
@@ -58,6 +60,7 @@ def rate_slowly(  # noqa: PLR0913  # all that a bill is made of
     history: SlowHistory | None = None,
     part: tuple[dt.date, dt.date] | None = None,
     system_peaks_s: Sequence[int] = (),
+    until: dt.date | None = None,
 ) -> SlowBill:
     """Return the bill of one cycle.
 
@@ -72,6 +75,7 @@ def rate_slowly(  # noqa: PLR0913  # all that a bill is made of
         history: What earlier cycles left; it is not changed.
         part: Days of the cycle that this tariff holds for, where a contract has it for some only.
         system_peaks_s: Instants of the system's peak, epoch s.
+        until: Day up to which fixed charges by the day are counted, while the cycle runs.
 
     Raises:
         ValueError: The tariff needs something that is not there.
@@ -95,7 +99,7 @@ def rate_slowly(  # noqa: PLR0913  # all that a bill is made of
 
     lines += energy_lines(sheet, chunks, peak_kw)
     lines += component_lines(sheet, pieces, series or {})
-    lines += fixed_lines(sheet)
+    lines += fixed_lines(sheet, until)
     has_controlled = any(
         row.register == "controlled" for index in sheet.versions for row in sheet.document.versions[index].energy
     )
@@ -120,10 +124,6 @@ def _bill(sheet: Sheet, lines: Sequence[Line], used_kwh: Fraction) -> SlowBill:
         due = sum(
             (to_step(line.amount, Fraction(rounding.line.step), rounding.line.mode) for line in lines), Fraction(0)
         )
-    step, mode = Fraction(1, 10**sheet.document.digits), "half_up"
-    if rounding.total is not None:
-        step, mode = Fraction(rounding.total.step), rounding.total.mode
-    total = to_step(due, step, mode)
     history = sheet.history
     year, season = sheet.cycle[0].year, sheet.sides[0].season
     first = history.year != year
@@ -131,4 +131,13 @@ def _bill(sheet: Sheet, lines: Sequence[Line], used_kwh: Fraction) -> SlowBill:
     history.year_billed = unrounded + (0 if first else history.year_billed)
     history.season_wh = used_kwh * 1000 + (history.season_wh if history.season == season else 0)
     history.year, history.season = year, season
-    return SlowBill(tuple(lines), Decimal(total.numerator) / Decimal(total.denominator), unrounded, history)
+    return SlowBill(tuple(lines), rounded_total(sheet.document, due), unrounded, due, history)
+
+
+def rounded_total(document: TariffDocument, due: Fraction) -> Decimal:
+    """Return what is to be paid, as the tariff rounds it."""
+    step, mode = Fraction(1, 10**document.digits), "half_up"
+    if document.rounding.total is not None:
+        step, mode = Fraction(document.rounding.total.step), document.rounding.total.mode
+    total = to_step(due, step, mode)
+    return Decimal(total.numerator) / Decimal(total.denominator)

@@ -1,5 +1,6 @@
 """Charges by time, surcharges, discounts, minimum bills and taxes by the second rater. Pure."""
 
+import datetime as dt
 from collections.abc import Sequence
 from decimal import Decimal
 from fractions import Fraction
@@ -11,13 +12,16 @@ from schemas.tariff import Minimum, Surcharge
 MONTHS = 12
 
 
-def fixed_lines(sheet: Sheet) -> list[Line]:
-    """Return fixed charges, each side with its days."""
+def fixed_lines(sheet: Sheet, until: dt.date | None = None) -> list[Line]:
+    """Return fixed charges, each side with its days; those by the day up to `until` while the cycle runs."""
     lines = []
     for side in sheet.sides:
         for charge in sheet.document.versions[side.version].fixed_charge:
             price = charge.amount.at(side.season) or Decimal(0)
-            count = sheet.count(charge.per, charge.prorate, side.days)
+            days = side.days
+            if charge.per == "day" and until is not None:
+                days = [day for day in days if day < until]
+            count = sheet.count(charge.per, charge.prorate, days)
             times = sheet.term(charge.times) if charge.times else Fraction(1)
             lines.append(sheet.line(charge.id, "fixed", count * times, price, unit=charge.per))
     return lines

@@ -3,7 +3,6 @@
 import calendar
 import dataclasses
 import datetime as dt
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
 from fractions import Fraction
@@ -183,17 +182,15 @@ def is_named(line: Line, names: Sequence[str]) -> bool:
 
 def to_step(value: Fraction, step: Fraction, mode: str) -> Fraction:
     """Return a value as a multiple of a step; halves go away from zero or to the even one, `up` goes away from zero."""
-    size = abs(value) / step
-    whole = math.floor(size)
-    rest = size - whole
+    one = value.denominator * step.numerator  # in whole numbers: fractions take ten times as long
+    whole, rest = divmod(abs(value.numerator) * step.denominator, one)
     more = {
-        "half_up": rest >= Fraction(1, 2),
-        "half_even": rest > Fraction(1, 2) or (rest == Fraction(1, 2) and whole % 2 == 1),
+        "half_up": 2 * rest >= one,
+        "half_even": 2 * rest > one or (2 * rest == one and whole % 2 == 1),
         "up": rest > 0,
         "down": False,
     }[mode]
-    found = (whole + more) * step
-    return -found if value < 0 else found
+    return (whole + more) * (-step if value < 0 else step)
 
 
 def rounded(price: Decimal, rule: Round | None) -> Decimal:
