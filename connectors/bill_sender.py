@@ -5,6 +5,7 @@ import datetime as dt
 import smtplib
 from collections.abc import Callable
 from contextlib import ExitStack
+from email.utils import parseaddr
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from typst import TypstError
 
 from connectors.bill_file import write_bill_files
-from connectors.bill_mail import mail_session, make_message, send_message
+from connectors.bill_mail import mail_session, make_message, plain_address, send_message
 from connectors.paper.page import bill_html
 from connectors.paper.print import bill_pdf
 from connectors.paper.sheet import Paper
@@ -106,10 +107,16 @@ class BillSender:
     def message_of(self, delivery: Delivery) -> Any:
         """Return the message of a delivery."""
         document, files = self.files_of(delivery.bill_no)
-        sender = self._mail.sender
-        if not sender:
-            raise DeliveryError("mail.sender is not set: the address that bills come from", is_server_down=True)
-        return make_message(document, delivery, files, sender, self._now)
+        sender = self._mail.sender or ""
+        try:
+            plain_address(parseaddr(sender)[1])
+        except DeliveryError:  # our fault, not the customer's: nothing is given up for it
+            text = "mail.sender is not set, or is no address: such as Billing <bills@example.org>"
+            raise DeliveryError(text, is_server_down=True) from None
+        try:
+            return make_message(document, delivery, files, sender, self._now)
+        except ValueError as error:
+            raise DeliveryError(f"bill {delivery.bill_no} cannot be put into a mail: {error}", is_final=True) from None
 
     @property
     def mail(self) -> MailSettings:

@@ -190,6 +190,7 @@ def test_without_an_address_or_a_server_bills_are_listed_not_lost(
     queue_deliveries(conn, who="ann", bill_nos=BILLS[:2])
     assert states(conn) == ["failed", "queued"]
     assert send(host=None).stopped == ["email: mail.host is not set"]
+    assert "mail.sender" in send(sender="nobody").stopped[0]
     assert states(conn) == ["failed", "queued"]
     with pytest.raises(BillError, match="only issued bills are sent"):
         queue_deliveries(conn, who="ann", bill_nos=["2026-000001", "#9"])
