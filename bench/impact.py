@@ -5,6 +5,7 @@ again, each account at a level of its own. What is measured is the command as a 
 """
 
 import datetime as dt
+import functools
 import json
 import os
 import re
@@ -12,6 +13,7 @@ import resource
 import subprocess
 import sys
 import time
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +33,7 @@ FIRST = dt.date(YEAR - 1, 12, 31)
 DAYS = 366
 CHUNK = 500
 SEED = 4
+FILLERS = 3
 
 
 def proposal() -> dict[str, Any]:
@@ -68,28 +71,41 @@ def fill(dsn: str, accounts: int = ACCOUNTS) -> float:
             "insert into contract_tariff (contract_no, start_on, tariff_id, entered_by)"
             " select contract_no, '2025-01-01', 'county-residential', 'bench' from contract"
         )
-        began = time.monotonic()
-        _, wh = read_meters()
-        wh = wh[wh.sum(axis=(1, 2)) > 0]
-        level = np.exp(np.random.default_rng(SEED).normal(0, 0.4, accounts))
-        first = (FIRST - EPOCH_DAY).days
-        for low in range(0, accounts, CHUNK):
-            numbers = np.arange(low, min(low + CHUNK, accounts))
-            shapes = np.rint(wh[numbers % len(wh)] * level[numbers, None, None]).astype(np.int64)
-            year = shapes[:, np.arange(DAYS) % wh.shape[1]].reshape(-1, QUARTERS_A_DAY)
-            nothing = np.zeros_like(year)
-            sums = Sums(
-                np.repeat(numbers + 1, DAYS),
-                np.tile(first + np.arange(DAYS), len(numbers)),
-                {"import_wh": year, "export_wh": nothing, "estimated_wh": nothing, "covered_s": nothing + 900},
-                np.zeros(len(year), np.bool_),
-                np.zeros(len(year), np.int64),
-            )
-            with conn.transaction():
-                write_sums(conn, sums, 1)
-            print(f"  sub-totals of {low + len(numbers):,} accounts", file=sys.stderr, flush=True)
+    began = time.monotonic()
+    lows = range(0, accounts, CHUNK)
+    with ProcessPoolExecutor(FILLERS) as pool:
+        for high in pool.map(_fill_part, [(dsn, low, min(low + CHUNK, accounts)) for low in lows]):
+            print(f"  sub-totals of {high:,} accounts", file=sys.stderr, flush=True)
+    with psycopg.connect(dsn, autocommit=True) as conn:
         conn.execute("analyze")
-        return time.monotonic() - began
+    return time.monotonic() - began
+
+
+def _fill_part(part: tuple[str, int, int]) -> int:
+    dsn, low, high = part
+    wh = _shapes()
+    first = (FIRST - EPOCH_DAY).days
+    numbers = np.arange(low, high)
+    level = np.exp(np.random.default_rng(SEED).normal(0, 0.4, high))[low:]
+    shapes = np.rint(wh[numbers % len(wh)] * level[:, None, None]).astype(np.int64)
+    year = shapes[:, np.arange(DAYS) % wh.shape[1]].reshape(-1, QUARTERS_A_DAY)
+    nothing = np.zeros_like(year)
+    sums = Sums(
+        np.repeat(numbers + 1, DAYS),
+        np.tile(first + np.arange(DAYS), len(numbers)),
+        {"import_wh": year, "export_wh": nothing, "estimated_wh": nothing, "covered_s": nothing + 900},
+        np.zeros(len(year), np.bool_),
+        np.zeros(len(year), np.int64),
+    )
+    with psycopg.connect(dsn) as conn:
+        write_sums(conn, sums, 1)
+    return high
+
+
+@functools.cache
+def _shapes() -> np.ndarray:
+    _, wh = read_meters()
+    return wh[wh.sum(axis=(1, 2)) > 0]
 
 
 def run_command(place: Place, directory: Path, workers: int = 2) -> dict[str, Any]:

@@ -6,6 +6,7 @@ that the data holds: the same cold week is in both halves.
 
 import csv
 import datetime as dt
+import functools
 import gzip
 from concurrent.futures import ProcessPoolExecutor
 from decimal import Decimal
@@ -17,9 +18,9 @@ import numpy as np
 from gridtally.tariff_cli import parse_document
 from metering.bill import Bill
 from metering.projection import Ahead, Past, project
-from metering.rating import rate
+from metering.rating import NO_INPUTS, rate_cycle
 from metering.tariff import Tariff, parse_tariff
-from metering.usage import Load
+from metering.usage import Compiled, Load, measure
 
 ROOT = Path(__file__).parent.parent
 DATA = ROOT.parent / "shared" / "data" / "swiss15min" / "readings_wh.csv.gz"
@@ -43,12 +44,13 @@ def read_meters() -> tuple[np.ndarray, np.ndarray]:
     return np.array([int(row[0]) for row in rows]), wh.reshape(len(rows), -1, 96)
 
 
-def tariffs() -> dict[str, Tariff]:
-    """Return the tariff with time of use and tiers, and the same with a demand charge."""
+@functools.cache
+def tariffs() -> dict[str, tuple[Tariff, Compiled]]:
+    """Return the tariff with time of use and tiers, and the same with a demand charge; each with its compiled calendar."""
     document = parse_document(ROOT / "tariffs" / "county-residential.yaml")
     plain = parse_tariff(document)
     document["versions"][0]["demand"] = DEMAND
-    return {"time of use and tiers": plain, "and demand": parse_tariff(document)}
+    return {"time of use and tiers": (plain, {}), "and demand": (parse_tariff(document), {})}
 
 
 def ahead_of(wh: np.ndarray, start: int, elapsed: int, since: int = 0, week: np.ndarray | None = None) -> Ahead:
@@ -60,14 +62,14 @@ def ahead_of(wh: np.ndarray, start: int, elapsed: int, since: int = 0, week: np.
     return project(past, first + days, np.tile(np.arange(96), CYCLE_DAYS - elapsed), week)
 
 
-def charge(tariff: Tariff, wh: np.ndarray, start: int) -> Bill:
+def charge(name: str, wh: np.ndarray, start: int) -> Bill:
     """Return the bill of a cycle's quarter-hours from its first on."""
+    tariff, compiled = tariffs()[name]
     begin = dt.datetime.combine(FIRST_DAY + dt.timedelta(days=start), dt.time(), tariff.zone)
     at = int(begin.timestamp()) * 1_000_000 + np.arange(len(wh)) * 900_000_000
-    (bill,) = rate(
-        tariff, Load(at, 900, {"import_wh": wh}), [begin.date(), begin.date() + dt.timedelta(days=CYCLE_DAYS)]
-    )
-    return bill
+    edges = [begin.date(), begin.date() + dt.timedelta(days=CYCLE_DAYS)]
+    ((cycle, usage),) = measure(tariff, Load(at, 900, {"import_wh": wh}), edges, NO_INPUTS, compiled)
+    return rate_cycle(tariff, cycle, usage)[0]
 
 
 def pro_rata(bill: Bill, elapsed: int) -> Decimal:
@@ -88,16 +90,16 @@ def _charges(job: tuple[np.ndarray, int]) -> list[tuple[str, int, list[float]]]:
     aheads = {elapsed: ahead_of(wh[None], start, elapsed) for elapsed in ELAPSED_DAYS}
     has_month = start >= BEFORE_DAYS_MIN
     before = np.resize(wh[: max(start, 1)].ravel(), CYCLE_DAYS * 96)
-    for name, tariff in tariffs().items():
-        truth = charge(tariff, wh[start : start + CYCLE_DAYS].ravel(), start).total
-        last = charge(tariff, before, start).total if has_month else Decimal("nan")
+    for name in tariffs():
+        truth = charge(name, wh[start : start + CYCLE_DAYS].ravel(), start).total
+        last = charge(name, before, start).total if has_month else Decimal("nan")
         for elapsed, ahead in aheads.items():
             so_far = wh[start : start + elapsed].ravel()
             sides = [
-                charge(tariff, np.concatenate([so_far, rest[0]]), start).total
+                charge(name, np.concatenate([so_far, rest[0]]), start).total
                 for rest in (ahead.low_wh, ahead.middle_wh, ahead.high_wh)
             ]
-            line = pro_rata(charge(tariff, so_far, start), elapsed)
+            line = pro_rata(charge(name, so_far, start), elapsed)
             found.append((name, elapsed, [float(value) for value in (truth, *sides, line, last)]))
     return found
 

@@ -216,7 +216,8 @@ def print_impact(shown: dict[str, Any], one: dict[str, Any]) -> None:
         )
         print(f"  change of the bill: {cells}")
     top = max((item["accounts"] for item in one["distribution"]), default=0)
-    for item in one["distribution"]:
+    filled = [index for index, item in enumerate(one["distribution"]) if item["accounts"]] or [0]
+    for item in one["distribution"][filled[0] : filled[-1] + 1]:
         bar = "#" * round(item["accounts"] / top * BAR_WIDTH) if top else ""
         print(f"  {bin_label(item):>15} {item['accounts']:8,} {bar or ('.' if item['accounts'] else '')}")
     print(f"  {'revenue by month':24} {'now':>16} {'proposed':>16}")

@@ -24,6 +24,9 @@ th,td{padding:4px 8px;text-align:left;border-bottom:1px solid var(--line)}th{col
 svg text{fill:var(--ink2);font-size:12px}.key i{display:inline-block;width:11px;height:11px;margin:0 4px 0 12px}
 @media print{body{background:#fff;max-width:none}section{break-inside:avoid}}
 """
+NEAR_PERCENT = 10
+"""Changes up to so many percent are drawn whether anybody has them or not."""
+LABEL_PERCENT = 6
 WIDTH, HEIGHT, LEFT, BOTTOM, TOP = 900, 260, 64, 44, 18
 
 
@@ -76,14 +79,15 @@ def histogram(bins: list[dict[str, Any]]) -> str:
     filled = [index for index, item in enumerate(bins) if item["accounts"]]
     if not filled:
         return "<p>Nobody pays anything now: there is no change in percent.</p>"
-    shown = bins[max(min(filled[0], 8), 0) : max(filled[-1], 13) + 1]
+    near = [index for index, item in enumerate(bins) if abs(item["low_percent"] or 100) <= NEAR_PERCENT]
+    shown = bins[min(filled[0], near[0]) : max(filled[-1], near[-1]) + 1]
     top = max(item["accounts"] for item in shown)
     step = (WIDTH - LEFT) / len(shown)
     scale = (HEIGHT - TOP - BOTTOM) / top
     marks = []
     for index, item in enumerate(shown):
         height = item["accounts"] * scale
-        color = "less" if (item["high_percent"] or 1) <= 0 else "more"
+        color = "more" if item["high_percent"] is None or item["high_percent"] > 0 else "less"
         x, y = LEFT + index * step, HEIGHT - BOTTOM - height
         marks.append(
             f'<rect x="{x + 2:.1f}" y="{y:.1f}" width="{step - 4:.1f}" height="{height:.1f}" fill="var(--{color})">'
@@ -93,7 +97,7 @@ def histogram(bins: list[dict[str, Any]]) -> str:
             marks.append(
                 f'<text x="{x + step / 2:.1f}" y="{y - 4:.1f}" text-anchor="middle">{item["accounts"]:,}</text>'
             )
-        if item["low_percent"] is not None:
+        if item["low_percent"] is not None and item["low_percent"] % LABEL_PERCENT == 0:
             edge = f"{item['low_percent']:+d}" if item["low_percent"] else "0"
             marks.append(f'<text x="{x:.1f}" y="{HEIGHT - BOTTOM + 16}" text-anchor="middle">{edge}</text>')
     label = "Contracts by change of their bill in percent"

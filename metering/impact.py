@@ -21,8 +21,8 @@ from metering.tariff import Tariff
 from metering.usage import Compiled, Inputs, Load, Usage, measure
 
 HARDEST = 10
-BIN_PERCENT = 5
-BIN_MAX_PERCENT = 50
+BIN_PERCENT = 2
+BIN_MAX_PERCENT = 30
 COVERED_MIN = Decimal("0.98")
 """Accounts with readings for less of their time are told apart: their bills are of what is there."""
 
@@ -245,7 +245,7 @@ def bins_of(percents: Sequence[float]) -> tuple[Bin, ...]:
     """Return how many accounts change by so many percent, in bins of BIN_PERCENT with open ends.
 
     Example:
-        >>> [item.accounts for item in bins_of([-80.0, -0.1, 0.0, 4.9, 5.0]) if item.accounts]
+        >>> [item.accounts for item in bins_of([-80.0, -0.1, 0.0, 1.9, 2.0]) if item.accounts]
         [1, 1, 2, 1]
     """
     edges = list(range(-BIN_MAX_PERCENT, BIN_MAX_PERCENT + 1, BIN_PERCENT))

@@ -3,6 +3,7 @@
 import dataclasses
 import datetime as dt
 import json
+import re
 from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
@@ -15,6 +16,7 @@ import yaml
 from typer.testing import CliRunner
 
 from gridtally.cli import app
+from gridtally.impact_report import histogram
 from metering.contract import Contract, ContractTariff
 from metering.impact import AccountImpact, Rated, bins_of, months_between, rate_months, summarize
 from metering.rating import rate
@@ -194,8 +196,20 @@ def test_winners_losers_and_the_hardest_hit_are_told_apart() -> None:
 
 
 def test_a_change_lies_in_the_bin_that_begins_with_it() -> None:
-    found = {item.low_percent: item.accounts for item in bins_of([-50.0, -5.0, 0.0, 5.0, 50.0, 900.0]) if item.accounts}
-    assert found == {-50: 1, -5: 1, 0: 1, 5: 1, 50: 2}
+    found = {item.low_percent: item.accounts for item in bins_of([-30.0, -2.0, 0.0, 2.0, 30.0, 900.0]) if item.accounts}
+    assert found == {-30: 1, -2: 1, 0: 1, 2: 1, 30: 2}
+
+
+def test_the_picture_colours_who_pays_less_and_who_pays_more() -> None:
+    rows = [{"low_percent": item.low_percent, "high_percent": item.high_percent, "accounts": item.accounts}
+            for item in bins_of([-90.0, -1.0, 0.5, 1.0, 80.0])]  # fmt: skip
+    marks = re.findall(r'fill="var\(--(less|more)\)"><title>([^:]+): (\d+)', histogram(rows))
+    assert [mark for mark in marks if mark[2] != "0"] == [
+        ("less", "under -30 %", "1"),
+        ("less", "-2 .. +0 %", "1"),
+        ("more", "+0 .. +2 %", "2"),
+        ("more", "+30 % and over", "1"),
+    ]
 
 
 def test_months_are_whole() -> None:
