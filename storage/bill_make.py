@@ -201,16 +201,21 @@ class BillMaker:
         history, lines = before[first].history_before, []
         for bill in before[first:]:
             cycle = contract.cycle_of(bill.start_on)
-            rated, load = self.rate(contract, cycle, history)
-            history = rated.history
-            difference = rated.total - bill.total - bill.corrected
+            total, energy_wh = Decimal(0), 0
+            if contract.parts(cycle):  # else the contract does not reach here any more
+                rated, load = self.rate(contract, cycle, history)
+                history, total, energy_wh = rated.history, rated.total, load.energy_wh
+            difference = total - bill.total - bill.corrected
             if difference and bill.bill_no is not None:
-                lines.append(_correction(bill, difference, load, causes[bill.bill_id]))
+                lines.append(_correction(bill, difference, energy_wh, causes[bill.bill_id]))
         return lines, history
 
     def _causes(self, contract: Contract, bill: PastBill, changes: Changes) -> list[str]:
         since = dataclasses.replace(bill, refresh_no=max(bill.refresh_no, bill.corrected_refresh_no))
         found = changes.of(contract, since, series_of(self.tariffs.values()))
+        parts = contract.parts(contract.cycle_of(bill.start_on))
+        if not parts or (parts[0][0][0], parts[-1][0][1]) != (bill.start_on, bill.end_on):
+            found.append("the contract's days")
         tariff_causes = [text for text in found if text.startswith("tariff ")]
         if tariff_causes and bill.bill_no is not None:
             used = fetch_documents_used(self.conn, bill.bill_id)
@@ -262,8 +267,8 @@ def numbered(line: BillLine, line_no: int) -> BillLine:
     return msgspec.structs.replace(line, line_no=line_no)
 
 
-def _correction(bill: PastBill, difference: Decimal, load: ServiceLoad, causes: Sequence[str]) -> BillLine:
-    used = f"{_kwh(bill.energy_wh)} → {_kwh(load.energy_wh)} kWh" if load.energy_wh != bill.energy_wh else ""
+def _correction(bill: PastBill, difference: Decimal, energy_wh: int, causes: Sequence[str]) -> BillLine:
+    used = f"{_kwh(bill.energy_wh)} → {_kwh(energy_wh)} kWh" if energy_wh != bill.energy_wh else ""
     cause = ", ".join(causes) or "a correction of an earlier cycle"
     return BillLine(
         line_no=0,

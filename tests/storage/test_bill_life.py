@@ -116,6 +116,20 @@ def test_a_tariff_version_entered_late_corrects_the_cycles_it_changes_and_no_oth
     assert "tariff county" in found[4]
 
 
+def test_a_contract_that_turns_out_to_begin_later_gets_the_days_before_back(
+    conn: psycopg.Connection, database: str
+) -> None:
+    read_months(make_county(conn, 1), 1)
+    (bill_no,) = run_and_issue(conn, database, SEPTEMBER)
+    conn.execute("update contract set start_on = '2026-09-26'")
+    (october,) = run_and_issue(conn, database, OCTOBER)
+    (found,) = corrections(conn, october)
+    # Five days of 12 kWh below the ladder's first bound, and five days standing charge, stay.
+    stays = 5 * (7 * Decimal("0.60") + 5 * Decimal("0.30")) + 5 * Decimal("3.10")
+    assert (found[0], found[3]) == (stays - SEPTEMBER_TOTAL, bill_no)
+    assert "the contract's days" in found[4]
+
+
 def test_a_contract_tariff_entered_late_corrects_the_closed_cycle(conn: psycopg.Connection, database: str) -> None:
     read_months(make_county(conn, 1), 1)
     (bill_no,) = run_and_issue(conn, database, SEPTEMBER)
