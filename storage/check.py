@@ -1,10 +1,10 @@
 """Do the books balance? The invariants of docs/operations.md, on the live database, in one snapshot.
 
 The letters are those of the fault tests: I3 conservation, I4 energy, I5 state and money, I6 shape of the ledger, I7 once,
-I8 monotone, I9 one owner at a time, I14 append-only; with TimescaleDB also I13, charts.
+I8 monotone, I9 one owner at a time, I14 append-only, I15 bills and I16 charges so far by the second rater; with TimescaleDB
+also I13, charts.
 """
 
-import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -12,42 +12,20 @@ import numpy as np
 import psycopg
 
 from metering.state import NEVER, MeterStates
+from storage.check_result import FINDINGS_MAX, CheckResult
 from storage.registry import Registry, load_registry
+from storage.second_charge import check_charges
+from storage.second_check import check_bills
 from storage.snapshot import one_snapshot
 from storage.state import FETCH_ROWS, STATE_COLUMNS, columns_from_fetched, fact_select, fetch_state, fold_all
 from storage.timescale import has_timescaledb, refresh_load_curve
 
-FINDINGS_MAX = 20
 REFOLD_METERS_MAX = 1000
 REFOLD_FACTS_MAX = 2_000_000
 REFRESHES_MAX = 3
 RECEIPT_COLUMNS = ("boot_id", "seq_first", "seq", "seq_read_at")
 QUANTITY_COLUMNS = ("cycle_start", "cycle_key", "quantities_wh", "cycle_export_wh", "window_start", "window_wh")
 GUARDS = ("stream_offset_guard", "fact_append_only", "fact_never_truncated")
-
-
-@dataclasses.dataclass(frozen=True)
-class CheckResult:
-    """One invariant: whether it holds, over what, and what breaks it."""
-
-    invariant: str
-    title: str
-    checked: str
-    findings: list[str]
-
-    @property
-    def holds(self) -> bool:
-        """Return whether nothing breaks it."""
-        return not self.findings
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return it for JSON."""
-        return {**dataclasses.asdict(self), "holds": self.holds}
-
-    def to_text(self) -> str:
-        """Return it for people."""
-        lines = [f"{'ok  ' if self.holds else 'FAIL'} {self.invariant:4} {self.title} ({self.checked})"]
-        return "\n".join(lines + [f"       {finding}" for finding in self.findings])
 
 
 def check_all(conn: psycopg.Connection) -> list[CheckResult]:
@@ -62,6 +40,8 @@ def check_all(conn: psycopg.Connection) -> list[CheckResult]:
         _monotone,
         _owners,
         _append_only,
+        check_bills,
+        check_charges,
     ]
     charts = [_load_curve(conn)] if has_timescaledb(conn) else []
     with one_snapshot(conn):
