@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from agents.frames import ReadingBatch
 from metering.calendar import US
 from metering.pricebook import FAR_FUTURE_US
-from metering.running import AMOUNT_MAX, charge_columns, pricing_of
+from metering.running import AMOUNT_MAX, charge_columns, fits_columns, pricing_of
 from metering.settlement import Settled, mean_power_w
 from metering.state import NEVER, Int64Column, MeterStates
 from schemas.frame import CHARGES_SCHEMA, RECEIPTS_SCHEMA, encode_frame
@@ -92,6 +92,7 @@ class Charges:
                 continue
             same = live & (place.tariff_index == index) & (states.cycle_start == cycle_start)
             same &= (states.cycle_key == pricing.shape.key) & (place.whole_from <= cycle) & (cycle < place.whole_until)
+            same[same] = fits_columns(pricing, states.quantities_wh[same])
             if same.any():
                 as_of = int(as_of_us[same].max())
                 found.amount[same] = charge_columns(pricing, states.quantities_wh[same], as_of)

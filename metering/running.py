@@ -8,16 +8,18 @@ columns (`charge_columns`): whole numbers of 10^-amount_scale of the currency, e
 import dataclasses
 import datetime as dt
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from fractions import Fraction
 
 import numpy as np
+from numpy.typing import NDArray
 
 from metering.bill import Line
 from metering.calendar import US
 from metering.cycle_shape import CycleShape, Shapes, cycle_days
 from metering.pricing import tier
+from metering.pricing.rounding import EXACT_DIGITS
 from metering.rating import NO_HISTORY, NO_INPUTS, bounds_of, fixed_lines, ladder_of, rate_cycle
 from metering.rating_power import demand_lines
 from metering.state import SLOTS, Int64Column
@@ -30,6 +32,8 @@ AMOUNT_MAX = 2**62
 DIGITS_MAX = 9
 """Of a price in columns; finer ones are rated meter by meter."""
 PROBE_WH = 1000
+KINDS = ("energy", "demand", "fixed")
+"""Of lines that columns have."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,6 +58,16 @@ class PeakPrice:
 
 
 @dataclasses.dataclass(frozen=True)
+class TaxRate:
+    """A tax that is added to lines of some kinds."""
+
+    rate: int
+    """Units of 10^-digits."""
+    digits: int
+    kinds: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True)
 class CyclePricing:
     """Prices of one billing cycle of one tariff as columns."""
 
@@ -68,6 +82,9 @@ class CyclePricing:
     """Shape (SLOTS,), units of 10^-amount_scale per Wh."""
     ladders: tuple[Ladder, ...]
     peaks: tuple[PeakPrice, ...]
+    taxes: tuple[TaxRate, ...]
+    price_scale: int
+    """Of the prices above; amounts with taxes have EXACT_DIGITS."""
     amount_scale: int
     start_s: int
     end_s: int
@@ -95,6 +112,8 @@ def pricing_of(shapes: Shapes, cycle: int) -> CyclePricing | None:
         price=np.zeros(SLOTS, np.int64),
         ladders=(),
         peaks=(),
+        taxes=(),
+        price_scale=0,
         amount_scale=0,
         start_s=int(timeline.cycle_start_s[cycle]),
         end_s=int(timeline.cycle_end_s[cycle]),
@@ -107,7 +126,9 @@ def pricing_of(shapes: Shapes, cycle: int) -> CyclePricing | None:
 
 
 def _is_linear(document: Version) -> bool:
-    rest = (document.surcharges, document.discounts, document.minimum, document.taxes)
+    rest = (document.surcharges, document.discounts, document.minimum)
+    if any(not tax.inclusive and (tax.exempt or not set(tax.base) <= set(KINDS)) for tax in document.taxes):
+        return False
     by_terms = any(charge.times for charge in document.fixed_charge)
     is_simple = all(
         charge.basis == "actual" and not charge.tiers and not charge.contract and not charge.min_kw and not charge.discount
@@ -148,7 +169,22 @@ def _with_columns(bare: CyclePricing) -> CyclePricing:
     )
     costs = tuple(PeakPrice(slots, int(amount.scaleb(digits))) for slots, amount in peaks)
     scale = digits + WH_PER_KWH_DIGITS
-    return dataclasses.replace(bare, price=price, ladders=ladders, peaks=costs, amount_scale=scale, has_columns=True)
+    taxes = tuple(
+        TaxRate(int(item.rate.scaleb(places)), places, item.base or KINDS)
+        for item in tariff.versions[whole.sides[-1].version].document.taxes
+        if not item.inclusive
+        for places in [max(0, -int(item.rate.normalize().as_tuple().exponent))]
+    )
+    return dataclasses.replace(
+        bare,
+        price=price,
+        ladders=ladders,
+        peaks=costs,
+        taxes=taxes,
+        price_scale=scale,
+        amount_scale=EXACT_DIGITS if taxes else scale,
+        has_columns=True,
+    )
 
 
 def _span(pricing: CyclePricing, version: int) -> tuple[dt.date, dt.date]:
@@ -188,23 +224,32 @@ def _peak_amounts(pricing: CyclePricing) -> list[tuple[Int64Column, Decimal]]:
     return [(np.array(slots, np.int64), amount) for slots, amount in found.values()]
 
 
+def fits_columns(pricing: CyclePricing, quantities_wh: Int64Column) -> NDArray[np.bool_]:
+    """Return which rows `charge_columns` can price within 64 bits, shape (n,); the others are rated line by line."""
+    adder_max = max((int(np.abs(ladder.adder).max()) for ladder in pricing.ladders), default=0)
+    steepest = int(np.abs(pricing.price).max()) + adder_max + sum(abs(peak.price) for peak in pricing.peaks)
+    widest = max(
+        2 * 10 ** (pricing.amount_scale - pricing.price_scale), *(2 * abs(tax.rate) for tax in pricing.taxes), 1
+    )
+    fits: NDArray[np.bool_] = np.abs(quantities_wh).sum(axis=1) <= AMOUNT_MAX // max(steepest * widest, 1)
+    return fits
+
+
 def charge_columns(pricing: CyclePricing, quantities_wh: Int64Column, as_of_us: int) -> Int64Column:
     """Return the charge so far of each row.
 
     Args:
         pricing: Of the cycle that the quantities belong to; it has columns.
-        quantities_wh: Shape (n, SLOTS), Wh by slot.
+        quantities_wh: Shape (n, SLOTS), Wh by slot; they fit (`fits_columns`).
         as_of_us: Until when, epoch µs; a fixed charge per day counts the days begun.
 
     Returns:
         Shape (n,), units of 10^-amount_scale; exact but for fixed charges by shares of days, rounded to a unit.
     """
     assert pricing.has_columns
+    assert fits_columns(pricing, quantities_wh).all()
     energy = quantities_wh[:, : pricing.shape.energy_slots]
     total_wh = energy.sum(axis=1)
-    adder_max = max((int(np.abs(ladder.adder).max()) for ladder in pricing.ladders), default=0)
-    steepest = int(np.abs(pricing.price).max()) + adder_max + sum(abs(peak.price) for peak in pricing.peaks)
-    assert int(np.abs(total_wh).max(initial=0)) * steepest < AMOUNT_MAX
     amount = energy @ pricing.price[: pricing.shape.energy_slots]
     before_wh = np.zeros(1, np.int64)
     for ladder in pricing.ladders:
@@ -214,10 +259,27 @@ def charge_columns(pricing: CyclePricing, quantities_wh: Int64Column, as_of_us: 
         after_wh = before_wh + (total_wh if is_only else quantities_wh[:, ladder.slots].sum(axis=1))
         amount += tier.wh_in_tiers(before_wh, after_wh, ladder.edges_wh) @ ladder.adder
         before_wh = after_wh
+    demand = np.zeros_like(amount)
     for peak in pricing.peaks:
-        amount += quantities_wh[:, peak.slots].max(axis=1) * peak.price
+        demand += quantities_wh[:, peak.slots].max(axis=1) * peak.price
     due = sum((Fraction(line.amount_unrounded) for line in _fixed(pricing, as_of_us)), Fraction(0))
-    return amount + round(due * 10**pricing.amount_scale)
+    fixed = np.full_like(amount, round(due * 10**pricing.price_scale))
+    return _with_taxes(pricing, {"energy": amount, "demand": demand, "fixed": fixed})
+
+
+def _with_taxes(pricing: CyclePricing, parts: Mapping[str, Int64Column]) -> Int64Column:
+    """Return the sum of parts with the taxes on them, each tax with EXACT_DIGITS, halves to even, as a line has it."""
+    total = (parts["energy"] + parts["demand"] + parts["fixed"]) * 10 ** (pricing.amount_scale - pricing.price_scale)
+    for item in pricing.taxes:
+        product = np.sum([parts[kind] for kind in item.kinds], axis=0) * item.rate
+        surplus = pricing.price_scale + item.digits - EXACT_DIGITS
+        if surplus <= 0:
+            total += product * 10**-surplus
+            continue
+        unit = 10**surplus
+        whole, rest = np.divmod(product, unit)
+        total += whole + ((2 * rest > unit) | ((2 * rest == unit) & (whole % 2 == 1)))
+    return total
 
 
 def _until(pricing: CyclePricing, as_of_us: int) -> dt.date:
