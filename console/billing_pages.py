@@ -19,7 +19,6 @@ ACCOUNT = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 def add_billing_pages(router: APIRouter, console: Console) -> None:
     """Add the routes to the router of pages."""
-
     _add_sheets(router, console)
 
     @router.get("/bills")
