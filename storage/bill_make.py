@@ -183,6 +183,25 @@ class BillMaker:
         bill = bill_cycle(contract, cycle, self.tariffs, load.load, inputs, history, compiled=self._compiled)
         return bill, load
 
+    def corrections(self, contracts: Sequence[Contract]) -> list[tuple[Contract, BillLine]]:
+        """Return what would correct the closed cycles of contracts, for those that have no next bill to put it on.
+
+        Raises:
+            ContractError: A tariff is not there.
+            RatingError: A cycle cannot be rated.
+        """
+        past = fetch_past_bills(
+            self.conn, [contract.contract_no for contract in contracts], self.rules.correction_cycles_max
+        )
+        refresh = 2**62 if self.refresh_no is None else self.refresh_no
+        changes = fetch_changes(self.conn, contracts, past, refresh)
+        found = []
+        for contract in contracts if changes else ():
+            self.load_tariffs(contract)
+            lines, _ = self._corrections(contract, past[contract.contract_no], changes)
+            found += [(contract, line) for line in lines]
+        return found
+
     def _corrections(
         self, contract: Contract, before: Sequence[PastBill], changes: Changes | None
     ) -> tuple[list[BillLine], History]:

@@ -155,7 +155,8 @@ def plan_run(conn: psycopg.Connection[Any], run: BillRun, now: dt.datetime, grac
     ]
     billed = _billed(conn, run)
     left = [(contract, cycle) for contract, cycle in work if not _is_billed(billed, contract, cycle)]
-    problems = [_problem(item) for item in _without_tariff(conn, run)]
+    ended = [contract for contract in contracts if contract.end_on is not None and contract.end_on <= run.start_on]
+    problems = [_problem(item) for item in (*_without_tariff(conn, run), *_due_after_the_end(conn, run, ended))]
     conn.execute(
         "update bill_run set total = %s, done = %s, problems = %s where bill_run_no = %s",
         (len(work), len(work) - len(left), json.dumps(problems), run.bill_run_no),
@@ -183,6 +184,28 @@ def _without_tariff(conn: psycopg.Connection[Any], run: BillRun) -> list[Problem
     return [
         Problem(row[0], row[1], "no tariff is entered for it: `gridtally contract tariff` enters one") for row in rows
     ]
+
+
+def _due_after_the_end(conn: psycopg.Connection[Any], run: BillRun, ended: Sequence[Contract]) -> list[Problem]:
+    """Return what became known about contracts after their last bill: there is no next one to correct it on."""
+    maker = BillMaker(conn, Rules(), known=run.ledger_position, refresh_no=run.refresh_no)
+    found = []
+    for start in range(0, len(ended), CHUNK):
+        try:
+            lines = maker.corrections(ended[start : start + CHUNK])
+        except (ContractError, RatingError) as error:
+            found.append(Problem(ended[start].contract_id, run.start_on, str(error)))
+            continue
+        found += [
+            Problem(
+                contract.contract_id,
+                line.start_on,
+                f"bill {line.corrects_bill_no} would be corrected by {line.amount} ({line.reason}), and the contract has no"
+                f" next bill: `gridtally bill rebill {line.corrects_bill_no}`",
+            )
+            for contract, line in lines
+        ]
+    return found
 
 
 def _cycles(contract: Contract, days: DaySpan) -> list[DaySpan]:

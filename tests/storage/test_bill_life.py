@@ -130,6 +130,29 @@ def test_a_contract_that_turns_out_to_begin_later_gets_the_days_before_back(
     assert "the contract's days" in found[4]
 
 
+def test_what_becomes_known_after_the_last_bill_of_a_contract_is_named_until_it_is_rebilled(
+    conn: psycopg.Connection, database: str
+) -> None:
+    ledger = make_county(conn, 1)
+    first = int(START.timestamp()) * US
+    ledger.read(1, first, 0)
+    ledger.read(1, first + 16 * 3600 * US, 16_000)
+    ledger.read_steadily(1, START + dt.timedelta(hours=16), START + dt.timedelta(days=30), 500, first_wh=16_000)
+    ledger.flush()
+    (bill_no,) = run_and_issue(conn, database, SEPTEMBER)
+    conn.execute("update contract set end_on = '2026-10-01'")
+    assert run_bills(conn, database, OCTOBER).problems == []
+    ledger.read(1, first + 4 * 3600 * US, 16_000)
+    ledger.flush()
+    (problem,) = run_bills(conn, database, OCTOBER).problems
+    assert problem["contract_id"] == "k-1"
+    assert f"bill {bill_no} would be corrected by -2.40" in problem["text"]
+    proposal = propose(conn, "rebill", bill_no, reason="late reading", who="ann", desk=DESK)
+    assert proposal.effect["change"] == "-2.40"
+    approve(conn, proposal.proposal_id, who="ben", desk=DESK)
+    assert run_bills(conn, database, OCTOBER).problems == []
+
+
 def test_a_contract_tariff_entered_late_corrects_the_closed_cycle(conn: psycopg.Connection, database: str) -> None:
     read_months(make_county(conn, 1), 1)
     (bill_no,) = run_and_issue(conn, database, SEPTEMBER)
