@@ -136,7 +136,15 @@ def bench_tariff(rig: Rig, runs: int) -> dict[str, Any]:
     job = settle.make_frames()
     found = [tariff.run_once(rig, job) for _ in repeats(runs)]
     flat, rich = tariff.TARIFFS
-    results: dict[str, Any] = {}
+    pairs = [
+        {name: tariff.worker_us(tariff.TARIFFS[name]) for name in (flat, rich)} for _ in range(tariff.WORKER_REPEATS)
+    ]
+    results: dict[str, Any] = {
+        "worker_us_a_reading": {name: spread([pair[name] for pair in pairs]) for name in (flat, rich)}
+    }
+    for name, found_us in results["worker_us_a_reading"].items():
+        title = f"worker's own code, {name}, µs of CPU a reading"
+        print(f"{title:58} {found_us['min']:>12.2f} {found_us['median']:>12.2f} {found_us['max']:>12.2f}", flush=True)
     for way in found[0]:
         rows = [row[way] for row in found]
         rates = {

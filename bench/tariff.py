@@ -1,20 +1,38 @@
 """(g) What a rich tariff costs settlement: time of use x tiers in order of time x demand, against one flat price.
 
 The job of `bench.settle`, METERS meters x ROUNDS rounds, once under each tariff, one after the other in the same run. Whole path
-of settlement: Kafka frames → one worker → facts, states, charges, offsets committed; and fed from memory without Kafka.
+of settlement: Kafka frames → one worker → facts, states, charges, offsets committed; and fed from memory without Kafka. Beside
+them what the worker's own code takes, by the clock of its thread: decode, settle, fold, charge, encode, without the database.
 """
 
+import datetime as dt
 import json
 import os
+import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psycopg
 
+from agents.consumer import Record
+from agents.frames import batch_from_records
+from agents.outgoing import Charges
 from bench import settle
-from bench.made import START_S
+from bench.made import START_S, Fleet, frame_bytes, make_meters, round_columns
 from bench.rig import Place, Rig, cpu_s
-from storage.registry import import_tariff, load_registry
+from metering.calendar import compile_timeline
+from metering.pricebook import PriceBook
+from metering.settlement import plan_batch, settle_batch
+from metering.state import MeterStates
+from metering.tariff import parse_tariff
+from storage.registry import Registry, import_tariff, load_registry
+
+FRAME = 1_000
+FRAMES_A_BATCH = 16
+WORKER_METERS = 40_000
+WORKER_ROUNDS = 8
+WORKER_REPEATS = 6
 
 FLAT = {"rest": "all", "prices": "0.60886875"}
 RICH = {
@@ -55,6 +73,39 @@ def check_live(place: Place) -> None:
         assert shapes[0].of(cycle) is not None
         row = conn.execute("select count(*) from meter_state where cycle_key = 0").fetchone()
         assert row == (0,), row
+
+
+def worker_us(version: dict[str, Any]) -> float:
+    """Return the CPU time of the worker's own code for a reading, µs: from frames to charges and receipts."""
+    tariff = parse_tariff(
+        {
+            "tariff_id": "t",
+            "currency": "CNY",
+            "zone": "Asia/Shanghai",
+            "versions": [{"valid_from": "2024-01-01", **version}],
+        }
+    )
+    prices = PriceBook([tariff], [compile_timeline(tariff, dt.date(2025, 12, 1), dt.date(2027, 12, 1))])
+    meters = make_meters(WORKER_METERS, prices)
+    charges = Charges(Registry(1, meters, prices, list(meters.meter_id), {}))
+    states = MeterStates.empty(meters.size)
+    registers = np.cumsum(Fleet(WORKER_METERS).rises_wh(WORKER_ROUNDS), axis=0) + 1_000
+    numbers = np.arange(1, WORKER_METERS + 1)
+    frames = [
+        frame_bytes(round_columns(numbers[low : low + FRAME], registers[number][low : low + FRAME], number))
+        for number in range(WORKER_ROUNDS)
+        for low in range(0, WORKER_METERS, FRAME)
+    ]
+    began = time.thread_time()
+    for low in range(0, len(frames), FRAMES_A_BATCH):
+        records = [Record("", 0, low + place, frame) for place, frame in enumerate(frames[low : low + FRAMES_A_BATCH])]
+        batch = batch_from_records(records, 0)
+        settled = settle_batch(plan_batch(batch.columns, states, meters), {}, states, meters, prices)
+        states.put(settled.touched, settled.states)
+        _, slow = charges.frame(settled, batch)
+        charges.receipts(settled, batch)
+        assert not slow  # all charges came from columns
+    return (time.thread_time() - began) / (WORKER_METERS * WORKER_ROUNDS) * 1e6
 
 
 def run_once(rig: Rig, job: tuple[list[list[bytes]], int]) -> dict[str, dict[str, dict[str, float]]]:
