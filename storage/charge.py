@@ -288,7 +288,7 @@ def _from_ledger(
     day = _day_of(standing, read_us)
     cycle = contract.cycle_of(day)
     by_id = {tariff.tariff_id: tariff for tariff in registry.prices.tariffs}
-    tariffs = {item.tariff_id: by_id[item.tariff_id] for _, item in contract.parts(cycle)}
+    tariffs = {item.tariff_id: by_id[item.tariff_id] for _, item in contract.parts(cycle) if item.tariff_id in by_id}
     start_us, end_us = span_us(contract, cycle, tariffs)
     step_s = interval_s_of(list(tariffs.values()))
     load = fetch_load(conn, standing.service_point_no, start_us, end_us, known=known, interval_s=step_s)
