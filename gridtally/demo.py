@@ -16,9 +16,12 @@ from connectors.embedded.process import ProcessSpec
 from connectors.simulated_customers import write_master_files
 from connectors.simulator import SLOT_S, Simulator, Utility
 from connectors.supervisor import Supervisor
+from gridtally.demo_bills import bill_the_past
 from gridtally.running import EXIT_CANNOT_START, say, start
 from schemas.addresses import Addresses
 from schemas.settings import Loaded, Settings
+from storage.bill import BillError
+from storage.bill_run import BillRunError
 from storage.first_tariffs import TARIFFS_DIR
 from storage.master_import import find_master_files, import_files
 from storage.registry import import_tariff
@@ -134,13 +137,28 @@ def run_demo(loaded: Loaded, config: Path | None, *, days: int, meters: int, liv
         shown.show(told)
         if told.get("state") == "live" and not is_said:
             is_said = True
-            _say_what_next(supervisor, loaded.settings, time.monotonic() - began)
+            shown.close()
+            ready_s = time.monotonic() - began
+            _bill(supervisor, loaded.settings)
+            _say_what_next(supervisor, loaded.settings, ready_s)
     shown.close()
     say("stopping")
     began = time.monotonic()
     supervisor.stop()
     say(f"stopped in {time.monotonic() - began:.1f} s; `make demo` goes on from here")
     return 0
+
+
+def _bill(supervisor: Supervisor, settings: Settings) -> None:
+    """Bill the history; a demo without bills is still a demo, so a fault is told and does not end it."""
+    assert supervisor.addresses is not None
+    try:
+        billed = bill_the_past(settings, supervisor.addresses.database, say)
+    except (psycopg.Error, BillRunError, BillError) as error:
+        say(f"no bills were made: {error}")
+        return
+    if billed is not None:
+        say(f"{billed.issued} bills issued, {billed.held} held for a look")
 
 
 def _add_simulator(supervisor: Supervisor, settings: Settings, *, days: int, meters: int, live_s: float) -> None:
@@ -166,6 +184,7 @@ def _say_what_next(supervisor: Supervisor, settings: Settings, seconds: float) -
     say(
         f"\nready after {seconds:.0f} s\n"
         f"  open      {supervisor.addresses.console}\n"
+        f"  bills     {supervisor.addresses.console}/bills\n"
         f"  look      {command} status {where}\n"
         f"  check     {command} check {where}\n"
         f"  refused   {command} dead-letters list {where}\n"
