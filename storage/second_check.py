@@ -56,7 +56,7 @@ class Bill:
     cancelled_at: dt.datetime | None
     history_before: dict[str, Any]
     history_after: dict[str, Any]
-    tariffs: list[dict[str, Any]]
+    tariffs: list[dict[str, Any]] | None
     """`document.tariffs`: the parts that the bill says it is of."""
 
     @property
@@ -182,7 +182,10 @@ def _parts_of(conn: Conn, bill: Bill, own: Sequence[_Row], at: dt.datetime) -> l
     Raises:
         ValueError: The bill says something else about its parts, or its lines name other documents than it does.
     """
-    known = fetch_parts(conn, bill.contract_no, bill.cycle, at)
+    if not bill.tariffs:
+        raise ValueError("its document names no tariffs")
+    # Of a contract's first day no history is kept: a bill of days before it was made when it was another.
+    known = fetch_parts(conn, bill.contract_no, bill.cycle, at, since=bill.days[0])
     said = [
         (
             (dt.date.fromisoformat(part["start_on"]), dt.date.fromisoformat(part["end_on"])),

@@ -57,10 +57,13 @@ def fetch_document_no(conn: Conn, number: int) -> Mapping[str, Any]:
     return found
 
 
-def fetch_parts(conn: Conn, contract_no: int, span: Days, at: Instant) -> list[tuple[Days, str, dict[str, Decimal]]]:
+def fetch_parts(
+    conn: Conn, contract_no: int, span: Days, at: Instant, since: dt.date = FAR_DAY
+) -> list[tuple[Days, str, dict[str, Decimal]]]:
     """Return the parts of a span that a contract covers, with tariff and terms, as they were entered at an instant.
 
-    When a contract was ended later, it is as before that: the audit trail says so.
+    When a contract was ended later, it is as before that: the audit trail says so. A contract that began on `since` or before
+    has its first day from then.
     """
     row = conn.execute(
         "select c.start_on, coalesce(c.end_on, 'infinity')::text, (select coalesce(a.detail ->> 'before', 'infinity')"
@@ -77,9 +80,9 @@ def fetch_parts(conn: Conn, contract_no: int, span: Days, at: Instant) -> list[t
         {"no": contract_no, "at": at},
     ).fetchall()
     found = []
-    for place, (since, tariff_id, terms) in enumerate(rows):
+    for place, (from_on, tariff_id, terms) in enumerate(rows):
         until = rows[place + 1][0] if place + 1 < len(rows) else FAR_DAY
-        low, high = max(since, start_on, span[0]), min(until, end_on, span[1])
+        low, high = max(from_on, min(start_on, since), span[0]), min(until, end_on, span[1])
         if low < high:
             found.append(((low, high), str(tariff_id), {name: Decimal(value) for name, value in terms.items()}))
     return found
