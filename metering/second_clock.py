@@ -1,11 +1,12 @@
 """The calendar of the second rater: one instant at a time, from the tariff sheet and nothing of the first rater. Pure."""
 
+import bisect
 import dataclasses
 import datetime as dt
 import functools
 import math
 import zoneinfo
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from schemas.document import Faults, read_document
@@ -138,15 +139,16 @@ def pieces_of(
     flags: Flags,
     *,
     cut: bool = True,
+    prices_from_s: Sequence[int] = (),
 ) -> list[Piece]:
     """Return what lies in the days of a span, in order of time, cut where anything about the price changes.
 
-    With `cut` false intervals stay whole and are where they begin: the mean power of a half of one is not known.
+    That is also where a published price begins: `prices_from_s`, ascending. With `cut` false intervals stay whole and are where
+    they begin: the mean power of a half of one is not known.
     """
     low_s, high_s = midnight_s(sheet.zone, span[0]), midnight_s(sheet.zone, span[1])
     zone, schedule = clock_of("zone", sheet.zone), clock_of(sheet.clocks.schedule, sheet.zone)
     known: dict[tuple[dt.date, dt.date, int], tuple[dt.date, int, str, str]] = {}
-    slot_s = _slot_s(sheet, span)
 
     def place(at_s: int) -> tuple[dt.date, int, str, str]:
         day = dt.datetime.fromtimestamp(at_s, zone).date()
@@ -161,16 +163,18 @@ def pieces_of(
         return known[key]
 
     edges = [edge for version in sheet.versions for row in version.windows for edge in (row.from_, row.to)]
-    step_s = math.gcd(OFFSET_STEP_MIN * 60, slot_s, *(edge * 60 for edge in edges))
+    step_s = math.gcd(OFFSET_STEP_MIN * 60, *(edge * 60 for edge in edges))
     found = []
     for interval in sorted(intervals, key=lambda item: item.start_s):
+        new_prices = _within(prices_from_s, interval) if cut else []
         starts = [interval.start_s, *(_steps(interval, step_s) if cut else ())]
+        if new_prices:
+            starts = sorted({*starts, *new_prices})
         places = [place(at_s) for at_s in starts]
-        slots = [at_s // slot_s if slot_s else 0 for at_s in starts]
         cuts = [0] + [
             index
             for index in range(1, len(starts))
-            if (places[index], slots[index]) != (places[index - 1], slots[index - 1])
+            if places[index] != places[index - 1] or starts[index] in new_prices
         ]
         for index, part in zip(cuts, _split(interval, [starts[cut] for cut in cuts]), strict=True):
             if low_s <= part.start_s < high_s:
@@ -178,12 +182,18 @@ def pieces_of(
     return found
 
 
-def _slot_s(sheet: TariffDocument, span: tuple[dt.date, dt.date]) -> int:
-    """Return how long published prices hold, s; 0 where none are used."""
+def _within(instants_s: Sequence[int], interval: Interval) -> list[int]:
+    """Return the instants that lie inside of an interval, not at its edges."""
+    low = bisect.bisect_right(instants_s, interval.start_s)
+    return list(instants_s[low : bisect.bisect_left(instants_s, interval.start_s + interval.duration_s, low)])
+
+
+def series_of(sheet: TariffDocument, span: tuple[dt.date, dt.date]) -> set[str]:
+    """Return the price series that are used on the days of a span."""
     used = {version_on(sheet, day) for day in days_between(*span)}
     indices = [part.index for index in used for part in sheet.versions[index].energy]
-    indices += [sheet.versions[index].export.index for index in used if sheet.versions[index].export]  # type: ignore[union-attr]
-    return math.gcd(*(index.interval_min * 60 for index in indices if index))
+    exports = [sheet.versions[index].export for index in used]
+    return {index.name for index in [*indices, *(export.index for export in exports if export)] if index}
 
 
 def _steps(interval: Interval, step_s: int) -> Iterator[int]:

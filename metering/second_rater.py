@@ -12,7 +12,7 @@ from decimal import Decimal
 from fractions import Fraction
 from typing import Any
 
-from metering.second_clock import Flags, Interval, pieces_of, read_sheet
+from metering.second_clock import Flags, Interval, pieces_of, read_sheet, series_of
 from metering.second_energy import (
     Series,
     component_lines,
@@ -83,7 +83,9 @@ def rate_slowly(  # noqa: PLR0913  # all that a bill is made of
     span = part or (start_on, end_on)
     sheet = Sheet(read_sheet(document), (start_on, end_on), span, terms or {}, copy.deepcopy(history or SlowHistory()))
     rows = [sheet.measured(interval) for interval in intervals]
-    pieces = pieces_of(sheet.document, rows, span, flags or {})
+    used = series_of(sheet.document, span)
+    prices_from_s = sorted({at_s for name in used for at_s in (series or {}).get(name, ())})
+    pieces = pieces_of(sheet.document, rows, span, flags or {}, prices_from_s=prices_from_s)
     whole = pieces_of(sheet.document, rows, span, flags or {}, cut=False)
     export = sheet.last.export
     chunks = net(sheet, pieces, export)
