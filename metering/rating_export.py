@@ -11,6 +11,7 @@ from metering.pricing.export import pool, use_credit, use_money
 from metering.pricing.time_of_use import wh_by_bucket
 from metering.rating_component import indexed_line
 from metering.tariff import Tariff
+from metering.terms import RatingError
 from metering.usage import Cycle, Inputs, Usage
 from schemas.tariff import Export
 
@@ -84,15 +85,32 @@ def export_lines(tariff: Tariff, cycle: Cycle, usage: Usage, inputs: Inputs) -> 
     total_wh = wh_by_bucket(usage.bucket, usage.export_wh, len(tariff.buckets))
     by_price: dict[tuple[str, Decimal], int] = {}
     for bucket in np.unique(usage.bucket).tolist():
-        _, season, period = tariff.buckets[bucket]
-        price = export.prices.at(season, period) if export.prices else tariff.bucket_price(bucket)
-        assert price is not None  # checked on loading
+        period = tariff.buckets[bucket][2]
+        price = _export_price(tariff, export, bucket) if export.prices else tariff.bucket_price(bucket)
         label = export.id if export.prices and isinstance(export.prices.value, Decimal) else f"{export.id}-{period}"
         by_price[label, price] = by_price.get((label, price), 0) + int(total_wh[bucket])
     return [
         make_line(tariff, "export", label, (Fraction(wh, 1000), "kWh"), -price)
         for (label, price), wh in by_price.items()
     ]
+
+
+def _export_price(tariff: Tariff, export: Export, bucket: int) -> Decimal:
+    """Return the price of a bucket; where it names neither season nor period of an earlier version, that version's own.
+
+    Raises:
+        RatingError: That one has none either.
+    """
+    version, season, period = tariff.buckets[bucket]
+    own = tariff.versions[version].document.export
+    for prices in (export.prices, own.prices if own else None):
+        price = prices.at(season, period) if prices else None
+        if price is not None:
+            return price
+    since = tariff.versions[version].valid_from
+    raise RatingError(
+        f"{export.id} has no price for {season} {period} of the version of {since}: give that version one"
+    )
 
 
 def settle_credit(tariff: Tariff, cycle: Cycle, lines: list[Line], history: History) -> tuple[list[Line], History]:

@@ -122,7 +122,7 @@ def _used_before(sheet: Sheet, version: Version) -> Fraction:
     history, per = sheet.history, version.tier_rule.per
     if per == "year" and history.year == sheet.cycle[0].year:
         return Fraction(history.year_wh)
-    if per == "season" and history.season == season_on(version, sheet.cycle[0]):
+    if per == "season" and history.season == sheet.sides[0].season:
         return Fraction(history.season_wh)
     return Fraction(0)
 
@@ -353,7 +353,7 @@ def export_lines(
         total = sum((wh for _, _, wh in fed), Fraction(0)) / 1000
         found = [sheet.line(export.id, "export", total, Decimal(0), -owed)]
     else:
-        found = table_lines(sheet, export.id, "export", export.prices or Table(Decimal(0)), fed, sign=-1)
+        found = _export_lines(sheet, export, chunks)
     if export.mode in ("net_billing", "buy_all"):
         return found
     history = sheet.history
@@ -373,3 +373,23 @@ def export_lines(
         left = Fraction(0)
     history.credit_money = left
     return found
+
+
+def _export_lines(sheet: Sheet, export: Export, chunks: Sequence[Chunk]) -> list[Line]:
+    """Return what is fed in by period and price: the last version's; one that it does not name by the version of its day.
+
+    Raises:
+        ValueError: Neither has one.
+    """
+    totals: dict[tuple[str, Decimal], Fraction] = {}
+    for chunk in chunks:
+        version = sheet.document.versions[chunk.version]
+        tables = [export.prices, version.export.prices if version.export else None]
+        if export.prices is None:
+            tables = [version.prices]
+        prices = [table.at(chunk.season, chunk.period) for table in tables if table is not None]
+        price = next((price for price in prices if price is not None), None)
+        if price is None:
+            raise ValueError(f"{export.id} has no price for {chunk.season} {chunk.period}: give it one")
+        totals[chunk.period, price] = totals.get((chunk.period, price), Fraction(0)) + chunk.fed_wh
+    return [sheet.line(f"{export.id}-{period}", "export", wh / 1000, -price) for (period, price), wh in totals.items()]

@@ -273,8 +273,17 @@ def _net(
         return drawn, fed
     netting = export.netting or ("interval" if export.mode.startswith("net_billing") else "period")
     if netting == "hour":
-        return net_columns(start_us // (3600 * US) * (int(part.max(initial=0)) + 1) + part, drawn, fed)
+        return net_columns(_hour_of(tariff, start_us) * (int(part.max(initial=0)) + 1) + part, drawn, fed)
     if netting == "interval":
         net = drawn - fed
         return np.maximum(net, 0), np.maximum(-net, 0)
     return drawn, fed
+
+
+def _hour_of(tariff: Tariff, start_us: Int64Column) -> Int64Column:
+    """Return which hour of the schedule's clock instants lie in; that clock may be half an hour off UTC's."""
+    quarter, place = np.unique(start_us // (900 * US), return_inverse=True)
+    zone = tariff.schedule_zone
+    offset_s = [dt.datetime.fromtimestamp(at * 900, zone).utcoffset() for at in quarter.tolist()]
+    into_s = np.array([int(item.total_seconds()) if item else 0 for item in offset_s], np.int64) % 3600
+    return (start_us // US + into_s[place]) // 3600
