@@ -81,16 +81,16 @@ def test_tiers_by_kw_do_not_ask_charges_of_another_version() -> None:
 
 
 def test_hours_of_netting_are_of_the_schedules_clock() -> None:
-    """In India the hour begins at half past of UTC: what is fed in from 12:30 to 13:00 is set off from 12:00 to 13:00 only."""
+    """In India the hour begins at half past of UTC: what is fed in from 12:00 to 13:00 is set off in that one hour."""
     export = {"export": {"mode": "net_billing", "netting": "hour", "prices": "0.05"}}
 
     def fed_wh(starts: Any) -> Any:
         minute = (starts + 5 * 3600 + 1800) // 60 % 1440
-        return np.where((minute >= 750) & (minute < 780), 900, 0)
+        return np.where((minute >= 720) & (minute < 780), 900, 0)
 
-    # 30 days: 1.8 kWh fed in, 1 kWh drawn in that hour.
+    # 30 days: 3.6 kWh fed in, 1 kWh drawn in that hour.
     bill = bill_of(export, zone="Asia/Kolkata", fed_wh=fed_wh)
-    assert sum_of(bill.lines, ["export"]) == -30 * Decimal("0.8") * Decimal("0.05")
+    assert sum_of(bill.lines, ["export"]) == -30 * Decimal("2.6") * Decimal("0.05")
     assert sum_of(bill.lines, ["energy"]) == 72 - 3
 
 
