@@ -391,5 +391,7 @@ def _export_lines(sheet: Sheet, export: Export, chunks: Sequence[Chunk]) -> list
         price = next((price for price in prices if price is not None), None)
         if price is None:
             raise ValueError(f"{export.id} has no price for {chunk.season} {chunk.period}: give it one")
-        totals[chunk.period, price] = totals.get((chunk.period, price), Fraction(0)) + chunk.fed_wh
-    return [sheet.line(f"{export.id}-{period}", "export", wh / 1000, -price) for (period, price), wh in totals.items()]
+        is_flat = export.prices is not None and isinstance(export.prices.value, Decimal)
+        key = (export.id if is_flat else f"{export.id}-{chunk.period}", price)
+        totals[key] = totals.get(key, Fraction(0)) + chunk.fed_wh
+    return [sheet.line(name, "export", wh / 1000, -price) for (name, price), wh in totals.items()]
