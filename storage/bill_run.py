@@ -318,7 +318,8 @@ def lock_run(conn: psycopg.Connection[Any], bill_run_no: int) -> None:
 def uncontracted_usage(conn: psycopg.Connection[Any], days: DaySpan) -> list[dict[str, Any]]:
     """Return service points with energy on days that no contract covers: it is charged when one is entered.
 
-    At most 1,000 of them; from the sub-totals, by UTC days.
+    At most 1,000 of them; from the sub-totals, by UTC days: one that a contract's first or last local day reaches into is
+    left out.
     """
     rows = conn.execute(
         "select p.service_point_id, min(u.day)::text, max(u.day)::text, count(*) from meter_assignment a"
@@ -327,8 +328,8 @@ def uncontracted_usage(conn: psycopg.Connection[Any], days: DaySpan) -> list[dic
         " (a.start_at at time zone 'UTC')::date) and u.day < least(%(high)s, (a.end_at at time zone 'UTC')::date)) u on true"
         " where not daterange(%(low)s, %(high)s) <@ coalesce((select range_agg(daterange(k.start_on, k.end_on))"
         " from contract k where k.service_point_no = a.service_point_no), '{}'::datemultirange)"
-        " and not exists (select from contract c where c.service_point_no = a.service_point_no and c.start_on <= u.day"
-        " and u.day < coalesce(c.end_on, 'infinity')) group by 1 order by 1 limit 1000",
+        " and not exists (select from contract c where c.service_point_no = a.service_point_no and c.start_on <= u.day + 1"
+        " and u.day <= coalesce(c.end_on, 'infinity')) group by 1 order by 1 limit 1000",
         {"low": days[0], "high": days[1]},
     ).fetchall()
     return [{"service_point_id": row[0], "first_day": row[1], "last_day": row[2], "days": row[3]} for row in rows]
