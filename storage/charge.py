@@ -326,7 +326,9 @@ def _history(conn: psycopg.Connection[Any], contract: Contract, cycle: DaySpan) 
         " and end_on <= %s order by end_on desc limit 1",
         (contract.contract_no, cycle[0]),
     ).fetchone()
-    return NO_HISTORY if row is None else decode_history(row[0])
+    if row is None:  # as the first bill of a contract begins; the tariff of a meter alone has no first day
+        return History(service_since=contract.start_on) if contract.contract_no else NO_HISTORY
+    return decode_history(row[0])
 
 
 def _until(load: ServiceLoad, read_us: int) -> Load:

@@ -206,7 +206,9 @@ def _history(
         " else created_at <= %(at)s and coalesce(cancelled_at > %(at)s, true) end order by end_on desc limit 1",
         {"contract": contract.contract_no, "start": cycle[0], "at": known_at},
     ).fetchone()
-    return NO_HISTORY if row is None else decode_history(row[0])
+    if row is None:  # as in the running charge
+        return History(service_since=contract.start_on) if contract.contract_no else NO_HISTORY
+    return decode_history(row[0])
 
 
 def until_us(found: ServiceLoad, end_us: int) -> ServiceLoad:

@@ -105,7 +105,8 @@ def _agreed(
         ValueError: Neither contract nor meter has a tariff.
     """
     row = conn.execute(
-        "select c.contract_no, c.billing_day from contract c where c.service_point_no = %(point)s and c.start_on <= %(day)s"
+        "select c.contract_no, c.billing_day, c.start_on from contract c where c.service_point_no = %(point)s"
+        " and c.start_on <= %(day)s"
         " and coalesce(c.end_on, 'infinity') > %(day)s and exists (select from contract_tariff t"
         " where t.contract_no = c.contract_no and t.replaced_at is null)",
         {"point": point, "day": day},
@@ -126,4 +127,5 @@ def _agreed(
         " order by end_on desc limit 1",
         (row[0], cycle[0]),
     ).fetchone()
-    return cycle, fetch_parts(conn, row[0], cycle, NOW), read_history(left[0] if left else {})
+    history = read_history(left[0]) if left else SlowHistory(service_since=row[2])
+    return cycle, fetch_parts(conn, row[0], cycle, NOW), history

@@ -12,9 +12,11 @@ import pytest
 import yaml
 
 from storage.bill import fetch_bill
+from storage.charge import fetch_charge
 from storage.check import check_all
 from storage.payment import Payment, record_payment
 from storage.proposal import Desk, approve, propose
+from storage.registry import load_registry
 from storage.second_charge import check_charges
 from storage.second_check import check_bills
 from tests.agents.test_contract_charge import BUSY, QUARTERS, Town
@@ -25,6 +27,7 @@ from tests.storage.made_county import (
     OCTOBER,
     SEPTEMBER,
     START,
+    TARIFF,
     TODAY,
     make_county,
     put_tariff,
@@ -231,3 +234,22 @@ def test_a_live_state_that_was_altered_is_named(database: str) -> None:
     finally:
         town.handler.close()
         town.conn.close()
+
+
+def test_a_first_years_ladder_by_months_of_service_is_that_of_the_bill(conn: psycopg.Connection, database: str) -> None:
+    """A contract of September has 4 of 12 parts of the year's first tier, in the charge so far as on the bill."""
+    document = copy.deepcopy(TARIFF)
+    rule = {"tier_rule": {"per": "year", "prorate": "months"}}
+    document["versions"][0] |= rule  # type: ignore[index]
+    ledger = make_county(conn, 1)
+    put_tariff(conn, document)
+    ledger.read_steadily(1, START, START + dt.timedelta(days=30), 500)
+    ledger.flush()
+    conn.execute("update stream_offset set later_facts_from = '-infinity'")
+    before = check_charges(conn)
+    charge = fetch_charge(conn, load_registry(conn), 1)
+    (number,) = run_and_issue(conn, database, SEPTEMBER)
+    assert before.findings == []
+    assert check_bills(conn).findings == []
+    assert charge is not None
+    assert charge.total == fetch_bill(conn, number)[0].total
