@@ -1,13 +1,25 @@
 """`gridtally bill list`, `show` and `held`; `release`, `issue` and `delete` of what is not issued yet."""
 
+import datetime as dt
 import json
 from decimal import Decimal
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from gridtally.bill_options import BillName, local_today, money_of, print_json, some_day
-from gridtally.options import EXIT_FAILED, EXIT_USAGE, As, AsJson, Config, DataDir, connect, fail, settings_of
+from gridtally.options import (
+    EXIT_FAILED,
+    EXIT_USAGE,
+    As,
+    AsJson,
+    Config,
+    DataDir,
+    connect,
+    fail,
+    instant_of,
+    settings_of,
+)
 
 
 def bill_list(  # options
@@ -25,6 +37,9 @@ def bill_list(  # options
     min_: Annotated[str | None, typer.Option("--min", help="Smallest amount.")] = None,
     max_: Annotated[str | None, typer.Option("--max", help="Largest amount.")] = None,
     limit: Annotated[int, typer.Option(min=1, max=10_000)] = 100,
+    as_known_at: Annotated[
+        str | None, typer.Option("--as-known-at", help="As they stood then; only with --account and --limit.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Find bills, newest period first. Example: gridtally bill list --customer Wang --state overdue"""
@@ -33,6 +48,12 @@ def bill_list(  # options
     from storage.bill import BillQuery, fetch_bills
     from storage.payment import refresh_overdue
 
+    if as_known_at is not None:
+        others = (customer, meter, number, from_, to, state, run, min_, max_)
+        if any(one is not None for one in others):
+            fail("--as-known-at goes with --account and --limit only", EXIT_USAGE)
+        _list_known((data_dir, config), instant_of(as_known_at, "--as-known-at"), account, limit, as_json)
+        return
     query = BillQuery(
         customer=customer,
         account_id=account,
@@ -57,6 +78,23 @@ def bill_list(  # options
         print(
             f"{row.name:14} {row.kind:12} {row.state:10} {row.start_on} {row.end_on} {row.total:>12} {row.currency}"
             f" {row.account_id:16} {row.customer_name}"
+        )
+
+
+def _list_known(where: tuple[Any, Any], at: dt.datetime, account: str | None, limit: int, as_json: bool) -> None:
+    import dataclasses
+
+    from storage.known import bills_known_at
+
+    with connect(settings_of(*where)) as conn:
+        rows = bills_known_at(conn, at, account_id=account, limit=limit)
+    if as_json:
+        print_json([dataclasses.asdict(row) for row in rows])
+        return
+    for row in rows:
+        print(
+            f"{row.bill_no or f'#{row.bill_id}':14} {row.kind:12} {row.state:10} {row.start_on} {row.end_on}"
+            f" {row.total:>12} {row.currency} {row.account_id}"
         )
 
 

@@ -111,3 +111,14 @@ def test_a_wrong_option_ends_with_what_to_do(invoke: Invoke, tmp_path: Path) -> 
     file.write_text("account,amount,on,reference\na-1,1,2026-10-01,R1\n", "utf-8")
     assert "would be recorded" in invoke("payment", "import", str(file), "--dry-run", "--as", "ann")
     assert "are recorded" in invoke("payment", "import", str(file), "--as", "ann")
+
+
+def test_bills_can_be_listed_as_they_stood_then(invoke: Invoke, conn: psycopg.Connection) -> None:
+    invoke("bill", "run", "--cycle", "2026-09", "--as", "ann")
+    drafts = conn.execute("select clock_timestamp()::text").fetchone()
+    assert drafts is not None
+    invoke("bill", "issue", "--run", "1", "--as", "ann")
+    then = invoke("bill", "list", "--as-known-at", drafts[0].replace(" ", "T"), "--json")
+    assert [(row["state"], row["bill_no"]) for row in then] == [("checked", None)] * 3
+    assert invoke("bill", "list", "--as-known-at", "2026-01-01T00:00:00Z", "--json") == []
+    assert "only" in invoke("bill", "list", "--as-known-at", "2026-01-01T00:00:00Z", "--state", "paid", code=2)

@@ -58,12 +58,27 @@ CALLS: dict[tuple[str, ...], list[str]] = {
     ("open-epoch",): ["m", "--at", "2026-11-24T08:00:00Z", "--reason", "x", "--as", "ann"],
     ("dead-letters", "show"): ["1"],
     ("dead-letters", "replay"): ["1"],
+    ("charge",): ["a"],
+    ("usage",): ["p", "--from", "2026-11-01T00:00:00Z", "--to", "2026-11-02T00:00:00Z"],
+    ("statement",): ["a"],
+    ("audit",): ["a"],
+    ("payment", "record"): [*("a", "--amount", "1", "--on", "2026-11-02", "--reference", "r", "--as", "ann")],
+    ("payment", "import"): ["{file}", "--as", "ann"],
+    ("bill", "run"): ["--cycle", "2026-10", "--as", "ann"],
+    ("bill", "issue"): ["#1", "--as", "ann"],
+    ("bill", "send"): ["--as", "ann"],
+    ("bill", "approve"): ["1", "--as", "ann"],
+    ("bill", "reject"): ["1", "--as", "ann"],
+    ("bill", "amend"): [*("b", "--amount", "1", "--reason", "x", "--as", "ann")],
+    **{("bill", word): ["b", "--reason", "x", "--as", "ann"] for word in ("release", "delete", "cancel", "rebill")},
+    **{("bill", word): ["b"] for word in ("show", "explain")},
+    **{("bill", word): ["b", "-o", "{file}"] for word in ("pdf", "html", "bundle")},
 }
 """Arguments that a command must have."""
 READ = ["--at", "2026-11-24T08:00:00Z", "--reason", "x", "--as", "ann"]
-PURE = {("version",), *(words for words in LEAVES if words[0] == "tariff")}
+PURE = {("version",), ("bill", "verify"), *(words for words in LEAVES if words[0] == "tariff")}
 """Commands that neither start nor ask anything."""
-NEEDS_NOTHING = {("up",), ("demo",), ("config",), *PURE}
+NEEDS_NOTHING = {("up",), ("demo",), ("config",), ("bill", "public-key"), *PURE}
 
 
 def run(*words: str, env: dict[str, str] | None = None) -> Any:
@@ -150,7 +165,7 @@ def test_wrong_usage_or_settings_is_2_and_names_it(words: list[str], env: dict[s
 @pytest.mark.parametrize("words", [words for words in LEAVES if words not in NEEDS_NOTHING], ids=" ".join)
 def test_where_nothing_runs_it_is_3_and_says_how_to_start(words: tuple[str, ...], tmp_path: Path) -> None:
     file = tmp_path / "file.csv"
-    file.write_text("meter_id\n", "utf-8")
+    file.write_text("account,amount,on,reference\n" if words == ("payment", "import") else "meter_id\n", "utf-8")
     arguments = [word.format(file=file) for word in CALLS.get(words, [])]
     done = run(*words, *arguments, "--data-dir", str(tmp_path / "none"))
     assert done.exit_code == 3, done.output
