@@ -12,7 +12,7 @@ from decimal import Decimal
 from fractions import Fraction
 from typing import Any
 
-from metering.second_clock import Flags, Interval, pieces_of, read_sheet, series_of
+from metering.second_clock import Flags, Interval, Piece, pieces_of, read_sheet, series_of
 from metering.second_energy import (
     Series,
     component_lines,
@@ -83,8 +83,7 @@ def rate_slowly(  # noqa: PLR0913  # all that a bill is made of
     span = part or (start_on, end_on)
     sheet = Sheet(read_sheet(document), (start_on, end_on), span, terms or {}, copy.deepcopy(history or SlowHistory()))
     rows = [sheet.measured(interval) for interval in intervals]
-    used = series_of(sheet.document, span)
-    prices_from_s = sorted({at_s for name in used for at_s in (series or {}).get(name, ())})
+    prices_from_s = _price_starts(sheet, series or {})
     pieces = pieces_of(sheet.document, rows, span, flags or {}, prices_from_s=prices_from_s)
     whole = pieces_of(sheet.document, rows, span, flags or {}, cut=False)
     export = sheet.last.export
@@ -102,20 +101,30 @@ def rate_slowly(  # noqa: PLR0913  # all that a bill is made of
     lines += energy_lines(sheet, chunks, peak_kw)
     lines += component_lines(sheet, pieces, series or {})
     lines += fixed_lines(sheet, until)
-    has_controlled = any(
-        row.register == "controlled" for index in sheet.versions for row in sheet.document.versions[index].energy
-    )
-    controlled_kwh = Fraction(sum(piece.energy.controlled_wh or 0 for piece in pieces) * has_controlled, 1000)
     drawn_kwh = Fraction(sum(piece.energy.import_wh for piece in pieces), 1000)
     lines += demand_lines(sheet, whole, system_peaks_s, drawn_kwh)
     lines += reactive_lines(sheet, pieces, whole, lines)
     if export is not None and export.mode != "nem_kwh":
         lines += export_lines(sheet, chunks, lines, export, series or {})
     lines += surcharge_lines(sheet, chunks, lines)
-    lines += discount_lines(sheet, lines, used_kwh + controlled_kwh)
+    lines += discount_lines(sheet, lines, used_kwh + _controlled_kwh(sheet, pieces))
     lines += minimum_lines(sheet, lines)
     lines += tax_lines(sheet, lines)
     return _bill(sheet, lines, used_kwh)
+
+
+def _price_starts(sheet: Sheet, series: Mapping[str, Series]) -> list[int]:
+    """Return the instants from which published prices hold, epoch s."""
+    used = series_of(sheet.document, sheet.part)
+    return sorted({at_s for name in used for at_s in series.get(name, ())})
+
+
+def _controlled_kwh(sheet: Sheet, pieces: Sequence[Piece]) -> Fraction:
+    """Return the energy of the controlled register where a price is for it."""
+    components = [row for index in sheet.versions for row in sheet.document.versions[index].energy]
+    if not any(row.register == "controlled" for row in components):
+        return Fraction(0)
+    return Fraction(sum(piece.energy.controlled_wh or 0 for piece in pieces), 1000)
 
 
 def _bill(sheet: Sheet, lines: Sequence[Line], used_kwh: Fraction) -> SlowBill:
