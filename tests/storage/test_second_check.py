@@ -117,6 +117,24 @@ def test_bills_of_every_kind_are_what_the_second_rater_makes_of_the_facts(
     charges = check_charges(conn)
     assert charges.findings == []
     assert charges.checked == "3 from live state and 5 from the ledger, 5 of 5 service points"
+    conn.execute(UNGUARDED + "update bill_line set amount = amount + 1 where kind = 'correction'")
+    wrong = [text for text in check_bills(conn).findings if " line correction-2026-00000" in text]
+    assert sum(", the second rater has " in text for text in wrong) == 2, wrong
+
+
+def test_a_bill_whose_meters_were_exchanged_later_is_said_not_to_be_checked(
+    conn: psycopg.Connection, database: str
+) -> None:
+    """Where meters measured has no history: what was there then cannot be asked for."""
+    one_month(conn, database)
+    conn.execute("update meter_assignment set end_at = '2026-09-10T00:00Z' where meter_no = 2")
+    conn.execute(
+        "insert into meter_exchange (service_point_no, at, old_meter_no, final_import_wh, new_meter_no, initial_import_wh,"
+        " reason, entered_by) values (2, '2026-09-10T00:00Z', 2, 0, 1, 0, 'worn', 'x')"
+    )
+    found = check_bills(conn)
+    assert found.findings == []
+    assert "not checked: bill 2026-000002: a meter exchange of 2026-09-10T00:00:00+00:00 was entered" in found.checked
 
 
 def test_readings_known_after_a_bill_are_no_difference(conn: psycopg.Connection, database: str) -> None:
