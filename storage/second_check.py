@@ -33,6 +33,8 @@ RATINGS_MAX = 300
 PAST_MAX = 24
 """Closed cycles that one bill's corrections are made again from."""
 NEAR = Fraction(1, 10**9)
+NOT_RATED = (ValueError, LookupError, TypeError, ArithmeticError, AssertionError)
+"""What rating raises on a bill or tariff that was broken: a finding, and the check goes on."""
 MONEY_KINDS = ("energy", "demand", "fixed", "reactive", "export", "minimum", "surcharge", "discount", "tax")
 
 
@@ -162,8 +164,8 @@ def _differences(conn: Conn, bill: Bill, rows: Sequence[_Row], at: dt.datetime, 
     try:
         parts = _parts_of(conn, bill, own, at)
         second, energy_wh = _rate(conn, bill, parts, bill.cycle, (read_history(bill.history_before), at), work)
-    except ValueError as error:
-        return [f"{name}: the second rater cannot make it: {error}"]
+    except NOT_RATED as error:
+        return [f"{name}: the second rater cannot make it: {error or type(error).__name__}"]
     corrections = sum((row.amount for row in rows if row.kind == "correction"), Decimal(0))
     found = _line_findings(name, own, second)
     if second.total + corrections != bill.total:
@@ -299,7 +301,7 @@ def _correction_findings(conn: Conn, bill: Bill, rows: Sequence[_Row], work: _Wo
     for start in dict.fromkeys([touched[0], 0]):
         try:
             differences = _chain(conn, bill, past[start:], earlier, work)
-        except ValueError as error:
+        except NOT_RATED as error:
             work.unchecked.append(f"bill {bill.bill_no}: its corrections, {error}")
             return []
         found = [

@@ -186,6 +186,10 @@ BROKEN = {
         "alter table payment disable trigger payment_kept; delete from payment",
         "bill 2026-000001 is paid, and ",
     ),
+    "a document that is torn": (
+        UNGUARDED + "update bill set document = document #- '{tariffs,0,terms}' where bill_no = '2026-000002'",
+        "bill 2026-000002: the second rater cannot make it: 'terms'",
+    ),
     "a state that does not fit": (
         "update bill set state = 'cancelled' where bill_no = '2026-000002'",
         "bill 2026-000002 is cancelled: issued ",
