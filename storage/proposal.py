@@ -145,6 +145,16 @@ def _refuse_unfit(bill: BillRow, action: str) -> None:
         raise BillError(f"bill {bill.name} is of kind {bill.kind}, which cannot have: {action}")
 
 
+def _refuse_open_draft(conn: psycopg.Connection[Any], bill: BillRow) -> None:
+    """Refuse to take a bill back while a draft corrects it: the draft may be issued or deleted, and only one fits."""
+    draft = conn.execute(
+        "select o.bill_id from bill_line l join bill o using (bill_id) where l.corrects = %s and o.bill_no is null limit 1",
+        (bill.bill_id,),
+    ).fetchone()
+    if draft is not None:
+        raise BillError(f"draft #{draft[0]} has a correction of bill {bill.name}: issue or delete it first")
+
+
 def fetch_proposal(conn: psycopg.Connection[Any], proposal_id: int) -> Proposal:
     """Return a proposal.
 
@@ -253,6 +263,7 @@ def _carry_out(
         ids = [_write(conn, bill, adjustment(document, Decimal(content["amount"]), reason), who, position)]
         conn.execute("update bill set row_version = row_version + 1 where bill_id = %s", (bill.bill_id,))
     else:
+        _refuse_open_draft(conn, bill)
         later = conn.execute(
             "select coalesce(sum(l.amount), 0) from bill_line l join bill o using (bill_id) where l.corrects = %s"
             " and l.kind = 'correction' and o.kind = 'invoice' and o.state <> 'cancelled'",

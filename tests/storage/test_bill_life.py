@@ -240,6 +240,22 @@ def test_rebilling_a_bill_that_was_corrected_later_takes_the_correction_back(
     assert balance(conn) == owed, "the new bill has the reading in it, and the correction is credited back"
 
 
+def test_a_bill_is_not_taken_back_while_a_draft_corrects_it(conn: psycopg.Connection, database: str) -> None:
+    read_months(make_county(conn, 1), 1)
+    (september,) = run_and_issue(conn, database, SEPTEMBER)
+    changed = copy.deepcopy(TARIFF)
+    changed["versions"][0]["prices"] = {"peak": "0.70", "valley": "0.30"}  # type: ignore[index]
+    put_tariff(conn, changed)
+    run = run_bills(conn, database, OCTOBER)
+    (draft,) = fetch_bills(conn, BillQuery(bill_run_no=run.bill_run_no))
+    assert corrections(conn, draft.name)
+    for action in ("cancel", "rebill"):
+        with pytest.raises(BillError, match=f"draft {draft.name} has a correction of bill {september}"):
+            propose(conn, action, september, reason="wrong customer", who="ann", desk=DESK)
+    delete_draft(conn, draft.name, who="ann", reason="anew")
+    assert propose(conn, "cancel", september, reason="wrong customer", who="ann", desk=DESK).state == "pending"
+
+
 def test_an_amendment_is_proposed_by_one_and_approved_by_another(conn: psycopg.Connection, database: str) -> None:
     read_months(make_county(conn, 1), 1)
     (bill_no,) = run_and_issue(conn, database, SEPTEMBER)
