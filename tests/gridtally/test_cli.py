@@ -381,7 +381,9 @@ def test_every_reason_can_be_asked_for(tmp_path: Path) -> None:
 
 @pytest.mark.stack
 def test_an_interrupted_command_is_130(stack: Stack) -> None:
-    code = "import gridtally.cli as c, time\nc.app = lambda: time.sleep(60)\nprint(1, flush=True)\nc.main()"
+    code = "import gridtally.cli as c, signal, time\nc.app = lambda: time.sleep(60)\n"
+    code += "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # tests that run in the background ignore it
+    code += "print(1, flush=True)\nc.main()"
     process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE)
     assert process.stdout
     process.stdout.readline()
