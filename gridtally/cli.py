@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from gridtally.dead_letters import letters_app
+from gridtally.detect_cli import detect_app
 from gridtally.master_data import import_app, open_epoch_command
 from gridtally.options import (
     EXIT_FAILED,
@@ -41,6 +42,7 @@ worker_app = typer.Typer(help="Run one worker of a deployment with its own servi
 app.add_typer(worker_app, name="worker")
 app.add_typer(import_app, name="import")
 app.add_typer(letters_app, name="dead-letters")
+app.add_typer(detect_app, name="detect")
 app.add_typer(tariff_app, name="tariff")
 app.command("open-epoch")(open_epoch_command)
 
