@@ -17,18 +17,19 @@ Ints = NDArray[np.int64]
 
 BUDGET_PER_1000_METER_DAYS = 1.0
 """Theft alarms on honest meters, by default."""
-MARGIN = 0.6
+MARGIN = 0.75
 """Share of the budget that early weeks may use: later weeks are further from their past. Chosen on half of the Swiss meters."""
+USUAL, USUAL_FALL, USUAL_METERS = 1.3, 1.0, 100
+"""Threshold met on the Swiss meters at a budget of 1, how it falls with the budget's logarithm, and as how many meters it
+counts: two odd homes among 160 must not decide alone."""
 CHANGE_BUDGET = 0.5
 """Alarms of each kind of honest change on meters that did not change, per 1,000 meter-days."""
-THEFT_ODDS_MIN = -0.5
+THEFT_ODDS_MIN = -0.4
 """Log odds of tampering against an honest change below which a change is not raised as theft."""
 KIND_SHARE_MIN = 0.3
 """Probability that an honest change needs to be named."""
 FLOOR = 0.5
 """No budget makes an alarm of weeks less changed than this."""
-TAIL_MIN = 1.5
-"""Honest meters that must lie above a threshold for it to be read off them; with fewer an exponential tail is drawn on."""
 HOLD = 1.5
 """Deadband: an alarm ends when the evidence is so much below the threshold."""
 
@@ -86,7 +87,9 @@ def threshold(early: Opinion, budget: float) -> float:
         return FLOOR
     weight = together(early)
     worst = np.where(weight.theft >= THEFT_ODDS_MIN, weight.changed, NEUTRAL)[:, 1:].max(axis=1)
-    return max(FLOOR, _cut(worst, MARGIN * budget * (early.changed.shape[1] - 1) * 7 / 1000))
+    cut = _cut(worst, MARGIN * budget * (early.changed.shape[1] - 1) * 7 / 1000)
+    usual = USUAL - USUAL_FALL * float(np.log(budget))
+    return max(FLOOR, (len(worst) * cut + USUAL_METERS * usual) / (len(worst) + USUAL_METERS))
 
 
 def change_thresholds(early: Opinion, budget: float = CHANGE_BUDGET) -> Floats:
@@ -99,13 +102,8 @@ def change_thresholds(early: Opinion, budget: float = CHANGE_BUDGET) -> Floats:
 
 
 def _cut(worst: Floats, share: float) -> float:
-    """Return the value that so small a share of values exceeds; beyond the largest where there are too few to tell."""
-    share = min(share, 0.5)
-    cut = float(np.quantile(worst, 1 - share, method="higher"))
-    if share * len(worst) >= TAIL_MIN:
-        return cut
-    high = float(np.quantile(worst, 0.9))
-    return max(cut, high + float((worst[worst >= high] - high).mean()) * float(np.log(max(0.1 / share, 1.0))))
+    """Return the value that so small a share of values exceeds."""
+    return float(np.quantile(worst, 1 - min(share, 0.5), method="higher"))
 
 
 def meter_alarms(judged: Judged, weight: Evidence, budget: float) -> list[Alarm]:

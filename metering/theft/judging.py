@@ -107,8 +107,7 @@ class _Sequence:
         meters, weeks = energy.shape[:2]
         flat = features.described(energy.reshape(meters * weeks, *energy.shape[2:]))
         self.known: Columns = {name: value.reshape(meters, weeks) for name, value in flat.items()}
-        self.trusted = np.zeros((meters, weeks), np.bool_)
-        self.trusted[:, :EARLY_WEEKS] = there[:, :EARLY_WEEKS]
+        self.trusted = there & (np.cumsum(there, axis=1) <= EARLY_WEEKS)  # each meter's own first weeks
         self.quarantine = float(np.quantile(early.changed, QUARANTINE))
         self.changed = np.full((meters, weeks), NEUTRAL)
         self.theft = np.zeros((meters, weeks))
@@ -149,22 +148,23 @@ class _Sequence:
 
     def _judge(self, week: int) -> None:
         trusted = self.trusted[:, :week]
-        able = self.there[:, week] & (trusted.sum(1) >= 2)
+        able = self.there[:, week] & (trusted.sum(1) >= 2) & (self.there[:, :week].sum(1) >= PAST_WEEKS)
         rows = np.flatnonzero(able)
         if not len(rows):
             return
-        before = np.stack([_latest(trusted[row]) for row in rows])
+        before = np.stack([_latest(trusted[row], self.there[row, :week]) for row in rows])
         said, level = self._opinion(rows, before, week)
         self.changed[rows, week], self.theft[rows, week], self.kinds[rows, week] = said.changed, said.theft, said.kinds
         self.level[rows, week] = level
         self.judged[rows, week] = True
-        if week >= EARLY_WEEKS:
-            self.trusted[rows, week] = said.changed < self.quarantine
-        else:
-            self.trusted[rows, week] &= said.changed < self.quarantine
+        self.trusted[rows, week] = said.changed < self.quarantine
 
 
-def _latest(trusted: Mask) -> Ints:
-    """Return the latest PAST_WEEKS trusted weeks; the earliest of them twice where there is one less."""
+def _latest(trusted: Mask, there: Mask) -> Ints:
+    """Return the latest PAST_WEEKS trusted weeks; where there are fewer, the earliest of the others as well.
+
+    No week is taken twice: a past that repeats itself looks more constant than it is.
+    """
     weeks = np.flatnonzero(trusted)[-PAST_WEEKS:]
-    return np.concatenate([np.repeat(weeks[:1], PAST_WEEKS - len(weeks)), weeks])
+    others = np.flatnonzero(there & ~trusted)[: PAST_WEEKS - len(weeks)]
+    return np.sort(np.concatenate([others, weeks]))

@@ -23,8 +23,8 @@ PAST_WEEKS = EARLY_WEEKS - 1
 """Trusted weeks that a week is compared with, the same number as in learning."""
 METERS_MAX = 300
 """To learn from: more cost time and bring little."""
-COPIES = 4
-"""Changed weeks of each sort for each honest one."""
+COPIES, COPIES_MAX = 4, 8
+"""Changed weeks of each sort for each honest one; more where meters are few, so that there is as much to learn from."""
 FOLDS = 2
 SEEDS = 2
 """Boosted models that are averaged."""
@@ -120,13 +120,14 @@ def samples_of(energy: Floats, step_wh: Floats, chance: np.random.Generator, fol
         fold: Of each meter, shape (meters,).
     """
     parts = []
+    copies = int(np.clip(COPIES * METERS_MAX // len(energy), COPIES, COPIES_MAX))
     for week in range(EARLY_WEEKS):
         past = features.worked_up(np.delete(energy, week, axis=1))
         now = energy[:, week]
         known = features.described(now)
         peers = peers_change(known, past)
         parts.append(_labelled(matrix_of(now, past, peers, known), np.full(len(now), HONEST), fold))
-        for _ in range(COPIES):
+        for _ in range(copies):
             changed = np.stack([tampering.tampered(one, chance) for one in now])
             matrix = matrix_of(features.stepped(changed, step_wh), past, peers)
             parts.append(_labelled(matrix, np.full(len(now), TAMPERED), fold))

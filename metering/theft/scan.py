@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,7 +10,7 @@ from numpy.typing import NDArray
 from metering.theft import alarms, residual
 from metering.theft.alarms import Alarm, Evidence
 from metering.theft.features import Floats
-from metering.theft.judging import NEUTRAL, Judged, judged
+from metering.theft.judging import COVERED_MIN, NEUTRAL, Judged, judged
 from metering.theft.learning import EARLY_WEEKS, FIRST_KIND, NAMES, PAST_WEEKS, Opinion
 from metering.theft.made_home import made_homes
 from metering.theft.residual import Balance
@@ -18,6 +19,8 @@ from metering.theft.weeks import Weeks, filled
 Ints = NDArray[np.int64]
 
 SEED = 20_261_125
+MOST = 0.5
+"""Share of meters that must be there in the week with which judging begins."""
 MADE_UP_TO = 60
 """Made homes are added to learn from until there are so many."""
 
@@ -87,17 +90,37 @@ def _members_of(parent_of: Mapping[str, str]) -> dict[str, list[str]]:
 
 def _judge(weeks: Weeks, customers: Ints, seed: int) -> Judged:
     """Return what the meters' own weeks say; nothing at all where the data are too short."""
-    energy = filled(weeks)[customers]
+    covered = weeks.covered[customers]
+    usual = np.flatnonzero((covered >= COVERED_MIN).mean(0) >= MOST) if len(customers) else np.zeros(0, np.int64)
+    first = int(usual[0]) if len(usual) else 0  # a file seldom begins on a Monday
+    energy = filled(weeks)[customers, first:]
     lacking = max(0, MADE_UP_TO - len(customers))
     made = made_homes(lacking, EARLY_WEEKS, energy.shape[3], np.random.default_rng(seed))
-    said = judged(energy, weeks.covered[customers], weeks.step_wh[customers], made, seed) if len(customers) else None
-    if said is not None:
-        return said
-    shape = (len(customers), len(weeks.monday))
+    said = judged(energy, covered[:, first:], weeks.step_wh[customers], made, seed) if len(customers) else None
+    before = _nothing_said(len(customers), len(weeks.monday) if said is None else first)
+    return before if said is None else _joined(before, said)
+
+
+def _nothing_said(meters: int, weeks: int) -> Judged:
+    """Return what is said where there are too few weeks."""
+    shape = (meters, weeks)
     kinds = np.zeros((*shape, FIRST_KIND + len(NAMES)))
     nothing = Opinion(np.full(shape, NEUTRAL), np.zeros(shape), kinds)
     early = Opinion(np.zeros((0, EARLY_WEEKS)), np.zeros((0, EARLY_WEEKS)), np.zeros((0, EARLY_WEEKS, kinds.shape[2])))
     return Judged(nothing, np.zeros(shape, np.bool_), early, np.zeros(shape), np.ones(shape, np.bool_))
+
+
+def _joined(before: Judged, said: Judged) -> Judged:
+    """Return the weeks that nothing is said of, then those that something is said of."""
+
+    def both(one: NDArray[Any], other: NDArray[Any]) -> NDArray[Any]:
+        return np.concatenate([one, other], axis=1)
+
+    fields = [field.name for field in dataclasses.fields(Opinion)]
+    opinion = Opinion(*(both(getattr(before.opinion, name), getattr(said.opinion, name)) for name in fields))
+    rest = ("judged", "level", "trusted")
+    judged_, level, trusted = (both(getattr(before, name), getattr(said, name)) for name in rest)
+    return Judged(opinion, judged_, said.early, level, trusted)
 
 
 class _Placed:

@@ -143,11 +143,11 @@ def swap_parts(x: Floats, chance: Chance) -> Floats:
 
 
 def turned(x: Floats, chance: Chance) -> Floats:
-    """Some spans of 3 to 12 hours are shown backwards."""
+    """Some spans of 3 to 30 hours are shown backwards."""
     y, hour = x.ravel().copy(), x.shape[1] // 24
-    for _ in range(int(chance.integers(6, 25))):
+    for _ in range(int(chance.integers(4, 17))):
         first = int(chance.integers(0, y.size - 3 * hour))
-        span = slice(first, first + int(chance.integers(3 * hour, 12 * hour + 1)))
+        span = slice(first, first + int(chance.integers(3 * hour, 30 * hour + 1)))
         y[span] = y[span][::-1]
     return y.reshape(x.shape)
 

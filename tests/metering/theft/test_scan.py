@@ -1,6 +1,5 @@
 """The detector over made homes: an obvious bypass, honest homes, a network, and that chance has no part in the answer."""
 
-import dataclasses
 import datetime as dt
 import zoneinfo
 
@@ -117,9 +116,19 @@ def test_file_of_one_meter_and_one_day_is_scored_without_an_opinion() -> None:
     assert np.isfinite(result.score).all()
 
 
+def test_file_that_begins_on_a_saturday_and_a_meter_installed_late_are_judged_all_the_same() -> None:
+    energy = np.concatenate([made_homes(HOMES, 1, 24, np.random.default_rng(44)), with_thief()], axis=1)[:, :7]
+    energy[:, 0, :5] = np.nan
+    energy[1, :2] = np.nan
+    result = scanned(weeks_of(energy))
+    assert result.score[:, ONSET + 1 :].mean(1).argmax() == THIEF
+    assert result.reason[THIEF][3] == "too little data"
+    assert result.reason[1][6] != "too little data"
+
+
 def test_week_that_is_mostly_missing_is_not_judged() -> None:
     energy = with_thief()
     energy[THIEF, 5, :5] = np.nan
     weeks = weeks_of(energy)
-    result = scanned(dataclasses.replace(weeks))
+    result = scanned(weeks)
     assert result.reason[THIEF][5] == "too little data"
