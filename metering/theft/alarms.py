@@ -22,11 +22,11 @@ MARGIN = 0.75
 USUAL, USUAL_FALL, USUAL_METERS = 1.3, 1.0, 100
 """Threshold met on the Swiss meters at a budget of 1, how it falls with the budget's logarithm, and as how many meters it
 counts: two odd homes among 160 must not decide alone."""
-CHANGE_BUDGET = 0.5
+CHANGE_BUDGET = 0.4
 """Alarms of each kind of honest change on meters that did not change, per 1,000 meter-days."""
 THEFT_ODDS_MIN = -0.4
 """Log odds of tampering against an honest change below which a change is not raised as theft."""
-KIND_SHARE_MIN = 0.3
+KIND_SHARE_MIN = 0.35
 """Probability that an honest change needs to be named."""
 FLOOR = 0.5
 """No budget makes an alarm of weeks less changed than this."""

@@ -29,8 +29,12 @@ def _pace(most: int, chance: Chance) -> int:
 
 
 def gain(x: Floats, chance: Chance) -> Floats:
-    """A share of the current goes round the meter, and the share moves."""
-    return x * _knots(x.size, chance, 0.15, 1.0).reshape(x.shape)
+    """A share of the current goes round the meter, and the share moves, widely or a little."""
+    low, high = 0.15, 1.0
+    if chance.random() < 0.5:
+        low = chance.uniform(0.15, 0.8)
+        high = low + chance.uniform(0.05, 0.2)
+    return x * _knots(x.size, chance, low, high).reshape(x.shape)
 
 
 def offset(x: Floats, chance: Chance) -> Floats:
