@@ -27,8 +27,8 @@ def main() -> None:
     match chosen.name:
         case "attacks":
             theft.attacks(town, other, seeds)
-        case "early":  # the past holds the attack for two weeks of four
-            theft.attacks(town, other, seeds, onset=2)
+        case "early":  # the attack begins in the third week, in a town of more honest meters
+            theft.attacks(town, other, seeds, onset=2, share=0.2)
         case "look-alikes":
             theft.look_alikes(town, seeds)
         case "honest":

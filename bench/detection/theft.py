@@ -91,17 +91,17 @@ def row(name: str, values: list[float], digits: int = 2) -> str:
     return f"| {name} | " + " | ".join(f"{value:.{digits}f}" for value in values) + " |"
 
 
-def attacks(town: Town, other: Town, seeds: list[int], onset: int = ONSET) -> None:
+def attacks(town: Town, other: Town, seeds: list[int], onset: int = ONSET, share: float = 0.5) -> None:
     """Print (a): the detector against a plain drop rule and gradient boosting that was trained on the attacks."""
-    tally = run(town, list(ATTACKS), 0.5, seeds, onset)
+    tally = run(town, list(ATTACKS), share, seeds, onset)
     recall, each, overall = told(tally.scores)
     print(f"\nmeters: {dict(tally.meters)}; seeds {seeds}; injected from week {onset + 1}")
     print("| recall at 5 % | " + " | ".join(ATTACKS) + " | AUC |\n|" + "---|" * 8)
     print(row("detector", [*recall, overall], 3))
-    for name, scores in (
-        ("drop", _drop(town, seeds)),
-        ("boosting, trained on the attacks", _trained(town, other, seeds)),
-    ):
+    rivals = {}
+    if onset == ONSET:
+        rivals = {"drop": _drop(town, seeds), "boosting, trained on the attacks": _trained(town, other, seeds)}
+    for name, scores in rivals.items():
         theirs, _, area_all = told(scores)
         print(row(name, [*theirs, area_all], 3))
     print(row("AUC of the detector", [*each, overall], 3))

@@ -38,6 +38,8 @@ QUARANTINE = 0.9
 """Share of honest early weeks that look less changed than a week may that becomes a past."""
 ODD_EARLY = 0.97
 """Share of honest early weeks that look less changed than an early week that is left out of the past."""
+LATE_EARLY = 0.95
+"""The same for the third and fourth week against the first two."""
 NEUTRAL = -4.0
 """What is said of a week that cannot be judged: less changed than nearly all honest ones."""
 
@@ -109,6 +111,8 @@ class _Sequence:
         self.known: Columns = {name: value.reshape(meters, weeks) for name, value in flat.items()}
         self.trusted = there & (np.cumsum(there, axis=1) <= EARLY_WEEKS)  # each meter's own first weeks
         self.quarantine = float(np.quantile(early.changed, QUARANTINE))
+        self.peers: dict[int, dict[str, Floats]] = {}
+        self.late = float(np.quantile(early.changed, LATE_EARLY))
         self.changed = np.full((meters, weeks), NEUTRAL)
         self.theft = np.zeros((meters, weeks))
         self.kinds = np.zeros((meters, weeks, FIRST_KIND + len(NAMES)))
@@ -118,14 +122,26 @@ class _Sequence:
 
     def run(self) -> Judged:
         """Judge every week and return what is said."""
-        self._leave_out_odd_early_weeks()
+        self._leave_out_odd_early_weeks(self._leave_out_late_early_weeks())
         for week in range(PAST_WEEKS, self.energy.shape[1]):
             self._judge(week)
         return Judged(Opinion(self.changed, self.theft, self.kinds), self.judged, self.early, self.level, self.trusted)
 
-    def _leave_out_odd_early_weeks(self) -> None:
-        """Take out of each meter's first weeks the one that fits the others worst, where it fits badly."""
+    def _leave_out_late_early_weeks(self) -> Ints:
+        """Take out the third and fourth week where they look tampered with against the first two; return the other meters."""
         rows = np.flatnonzero(self.there[:, :EARLY_WEEKS].all(1))
+        calm = np.ones(len(rows), np.bool_)
+        if not len(rows):
+            return rows
+        for week in (2, 3):
+            said = self._opinion(rows, np.tile([0, 1], (len(rows), 1)), week)[0]
+            tampered = (said.changed > self.late) & (said.theft > 0)
+            self.trusted[rows[tampered], week] = False
+            calm &= ~tampered
+        return rows[calm]
+
+    def _leave_out_odd_early_weeks(self, rows: Ints) -> None:
+        """Take out of each meter's first weeks the one that fits the others worst, where it fits badly."""
         if not len(rows):
             return
         changed = np.zeros((len(rows), EARLY_WEEKS))
@@ -142,29 +158,26 @@ class _Sequence:
         past = features.worked_up(self.energy[rows[:, None], before], picked)
         known = {name: value[rows, week] for name, value in self.known.items()}
         change = {name: known[name] - past.mean[name] for name in features.LEVELS}
-        peers = {name: np.full(1, np.median(value)) for name, value in change.items()}
+        if before.shape[1] == PAST_WEEKS or week not in self.peers:  # those with fewer trusted weeks are no fair sample
+            self.peers[week] = {name: np.full(1, np.median(value)) for name, value in change.items()}
+        peers = self.peers[week]
         matrix = matrix_of(self.energy[rows, week], past, peers, known)
         return self.models.opinion(matrix, rows % FOLDS), change["lmean"] - peers["lmean"]
 
     def _judge(self, week: int) -> None:
         trusted = self.trusted[:, :week]
-        able = self.there[:, week] & (trusted.sum(1) >= 2) & (self.there[:, :week].sum(1) >= PAST_WEEKS)
-        rows = np.flatnonzero(able)
+        count = np.minimum(trusted.sum(1), PAST_WEEKS)
+        able = self.there[:, week] & (self.there[:, :week].sum(1) >= PAST_WEEKS)
+        for weeks in (PAST_WEEKS, 2):  # two trusted weeks tell less than three, but more than three of which one is not
+            self._judge_some(np.flatnonzero(able & (count == weeks)), week, weeks)
+
+    def _judge_some(self, rows: Ints, week: int, weeks: int) -> None:
+        """Judge one week of meters that have so many trusted weeks before it."""
         if not len(rows):
             return
-        before = np.stack([_latest(trusted[row], self.there[row, :week]) for row in rows])
+        before = np.stack([np.flatnonzero(self.trusted[row, :week])[-weeks:] for row in rows])
         said, level = self._opinion(rows, before, week)
         self.changed[rows, week], self.theft[rows, week], self.kinds[rows, week] = said.changed, said.theft, said.kinds
         self.level[rows, week] = level
         self.judged[rows, week] = True
         self.trusted[rows, week] = said.changed < self.quarantine
-
-
-def _latest(trusted: Mask, there: Mask) -> Ints:
-    """Return the latest PAST_WEEKS trusted weeks; where there are fewer, the earliest of the others as well.
-
-    No week is taken twice: a past that repeats itself looks more constant than it is.
-    """
-    weeks = np.flatnonzero(trusted)[-PAST_WEEKS:]
-    others = np.flatnonzero(there & ~trusted)[: PAST_WEEKS - len(weeks)]
-    return np.sort(np.concatenate([others, weeks]))

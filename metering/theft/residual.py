@@ -47,7 +47,7 @@ class Balance:
     missing_wh: Floats
     """Shape (weeks,), Wh over the weeks' known intervals."""
     sigma: Floats
-    """Shape (weeks,): scatter of the clean weeks' share."""
+    """Shape (weeks,): scatter of the days' share."""
     unrest: Floats
     """Shape (weeks,): scatter of the residual in the week against that of clean days; 1 is clean."""
     explained: Floats
@@ -112,8 +112,9 @@ def balanced(into: Floats, members: Floats, expected: Floats) -> Balance:
     total = np.where(known, np.abs(load), 0).sum((1, 2))
     enough = (known.mean((1, 2)) >= WEEK_MIN) & (total > 0)
     share = np.where(enough, rest.sum((1, 2)) / np.maximum(total, 1), np.nan)
-    daily = rest.sum(2)[clean] / np.maximum(load.sum(2)[clean], 1)
-    sigma = np.full(weeks, float(daily.std()) if len(daily) > 1 else 0.0)
+    whole = known.mean(2) >= COVERED_MIN
+    daily = rest.sum(2)[whole] / np.maximum(load.sum(2)[whole], 1)
+    sigma = np.full(weeks, _day_scatter(daily))
     usual = _usual_scatter(rest[chosen], load[chosen], len(members))
     unrest = np.array([rest[w][known[w]].std() / usual if enough[w] else np.nan for w in range(weeks)])
     explained = np.zeros((len(members), weeks))
@@ -125,6 +126,14 @@ def balanced(into: Floats, members: Floats, expected: Floats) -> Balance:
             np.nan_to_num((expected - members)[:, week].reshape(len(members), 7 * slots)[:, mask]),
         )
     return Balance(share, np.where(enough, rest.sum((1, 2)), np.nan), sigma, unrest, explained, (a, b))
+
+
+def _day_scatter(daily: Floats) -> float:
+    """Return the standard deviation that the calmer half of the days shows: theft widens one half, a wrong mapping the other."""
+    if len(daily) < 2:
+        return 0.0
+    low, middle, high = np.quantile(daily, [0.1, 0.5, 0.9])
+    return float(min(middle - low, high - middle)) / 1.2816
 
 
 def _usual_scatter(rest: Floats, load: Floats, members: int) -> float:

@@ -43,6 +43,13 @@ def test_larger_budget_never_has_a_higher_threshold() -> None:
     assert cuts == sorted(cuts, reverse=True)
 
 
+def test_honest_changes_that_would_not_be_told_as_theft_do_not_raise_the_threshold() -> None:
+    changed = quiet().changed
+    changed[:20, 1:] = 8.0
+    assert threshold(opinion(changed, theft=-3.0), 1.0) == pytest.approx(threshold(quiet(), 1.0), abs=0.5)
+    assert threshold(opinion(changed, theft=3.0), 1.0) > threshold(quiet(), 1.0) + 2
+
+
 def test_unchanged_meters_raise_nothing() -> None:
     assert meter_alarms(judged(quiet(), quiet()), together(quiet()), 1.0) == []
 

@@ -46,6 +46,14 @@ def test_honest_group_has_no_week_in_which_energy_is_missing(true: np.ndarray) -
     assert np.abs(balance.missing).max() < 0.01
 
 
+def test_restless_observer_needs_more_to_be_missing(true: np.ndarray) -> None:
+    days = np.random.default_rng(22).normal(1, 0.05, (WEEKS, 7, 1))
+    reported = true.copy()
+    reported[5, 4:] *= 0.7
+    assert balanced(into(true), reported, expected(reported)).short[4:].all()
+    assert not balanced(into(true) * days, reported, expected(reported)).short.any()
+
+
 def test_thief_is_the_one_whose_pattern_explains_what_is_missing(true: np.ndarray) -> None:
     reported = true.copy()
     reported[5, 4:] *= 0.3
@@ -65,10 +73,10 @@ def test_thief_without_any_past_is_ranked_by_its_own_shape(true: np.ndarray) -> 
 
 def test_member_counted_twice_shows_as_negative_loss(true: np.ndarray) -> None:
     reported = true.copy()
-    reported[2, 3:] *= 2
+    reported[2, 4:] *= 2
     balance = balanced(into(true), reported, expected(reported))
-    assert balance.negative[3:].all()
-    assert not balance.short[3:].any()
+    assert balance.negative[4:].all()
+    assert not balance.short[4:].any()
 
 
 def test_interval_counts_only_where_nearly_all_members_reported(true: np.ndarray) -> None:

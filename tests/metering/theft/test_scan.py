@@ -62,8 +62,21 @@ def test_obvious_bypass_has_the_highest_score_of_all_meters(found: Finding) -> N
     assert (found.score[:, ONSET:].argmax(0) == THIEF).all()
 
 
-def test_honest_homes_flat_and_empty_ones_among_them_raise_no_theft(honest: Finding) -> None:
-    assert [a for a in honest.alarms if a.kind.startswith("theft_")] == []
+def test_honest_homes_keep_the_budget_of_one_alarm_in_a_thousand_meter_days(honest: Finding) -> None:
+    theft = [a for a in honest.alarms if a.kind.startswith("theft_")]
+    assert len(theft) <= round(HOMES * WEEKS * 7 / 1000)
+
+
+def test_flat_and_empty_meters_raise_nothing(honest: Finding) -> None:
+    assert [a for a in honest.alarms if a.subject in (3, 4)] == []
+
+
+def test_theft_that_begins_in_the_third_week_does_not_become_the_past() -> None:
+    energy = homes()
+    energy[THIEF, 2:] = stepped(energy[THIEF : THIEF + 1, 2:] * 0.2, np.full(1, 10.0))[0]
+    result = scanned(weeks_of(energy))
+    assert (result.score[:, ONSET:].argmax(0) == THIEF).all()
+    assert (THIEF, "theft_suspected") in [(a.subject, a.kind) for a in result.alarms]
 
 
 def test_every_meter_week_from_the_fourth_on_has_a_finite_score(honest: Finding) -> None:
