@@ -87,7 +87,7 @@ def _batches(path: Path) -> Iterable[Any]:
 
     def odd_row(row: Any) -> str:
         faults.append(f"{path}: line {row.number}: {row.actual_columns} columns, the header has {row.expected_columns}")
-        return "error"
+        return "skip"  # told below: an error from here leaves a thread of the reader behind
 
     try:
         reader = arrow_csv.open_csv(
@@ -103,9 +103,14 @@ def _batches(path: Path) -> Iterable[Any]:
             raise DetectFileError(
                 f"{path}: line 1: the header must be {','.join(READINGS_HEADER)}, it is {','.join(header)[:80]}"
             )
-        yield from reader
+        for batch in reader:
+            if faults:
+                break
+            yield batch
     except (pa.ArrowInvalid, pa.ArrowKeyError, OSError, UnicodeDecodeError) as error:
-        raise DetectFileError(faults[0] if faults else f"{path}: {str(error).splitlines()[0][:200]}") from error
+        raise DetectFileError(f"{path}: {str(error).splitlines()[0][:200]}") from error
+    if faults:
+        raise DetectFileError(faults[0])
 
 
 def _refuse(path: Path, line: int, wrong: NDArray[np.bool_], column: str, fault: str, texts: Any = None) -> None:

