@@ -13,6 +13,7 @@ from gridtally.bill_cli import bill_app
 from gridtally.charge_cli import charge_command, usage_command
 from gridtally.contract_cli import contract_app
 from gridtally.dead_letters import letters_app
+from gridtally.detect_cli import detect_app
 from gridtally.impact_cli import impact_command
 from gridtally.master_data import export_app, import_app, open_epoch_command
 from gridtally.meter_cli import meter_app
@@ -52,6 +53,7 @@ app.add_typer(meter_app, name="meter")
 app.add_typer(contract_app, name="contract")
 app.add_typer(offer_app, name="offer")
 app.add_typer(letters_app, name="dead-letters")
+app.add_typer(detect_app, name="detect")
 app.add_typer(tariff_app, name="tariff")
 app.add_typer(bill_app, name="bill")
 app.add_typer(payment_app, name="payment")

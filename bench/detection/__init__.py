@@ -1,0 +1,1 @@
+"""Evaluation of the theft detector over files: python -m bench.detection NAME; docs/detection.md holds the tables."""
