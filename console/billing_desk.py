@@ -8,7 +8,6 @@ from zoneinfo import ZoneInfo
 import psycopg
 
 from console.web import Console, DatabaseAwayError
-from metering.bill_check import Bounds
 from monitoring.clock import now_us
 from schemas.settings import Settings
 from storage.bill_make import Rules
@@ -21,15 +20,8 @@ LOCK_TIMEOUT_MS = 5_000
 def desk_of(settings: Settings) -> Desk:
     """Return what deciding about bills needs of the settings, today by the console's clock."""
     billing = settings.billing
-    bounds = Bounds(
-        estimated_percent=billing.estimated_percent_max,
-        missing_percent=billing.missing_percent_max,
-        change_percent=billing.change_percent_max,
-        change_wh=billing.change_wh_min,
-        register_wh=billing.register_wh_max,
-    )
     today = dt.datetime.fromtimestamp(now_us() / 1e6, ZoneInfo(settings.console.zone)).date()
-    return Desk(today, billing.due_days, Rules(billing.issuer, bounds, billing.correction_cycles_max))
+    return Desk(today, billing.due_days, Rules.of(billing))
 
 
 @contextlib.contextmanager

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gridtally.bill_options import BillName, local_today, money_of, print_json, rules_of
+from gridtally.bill_options import BillName, local_today, money_of, print_json
 from gridtally.options import EXIT_FAILED, As, AsJson, Config, DataDir, connect, fail, settings_of
 
 if TYPE_CHECKING:
@@ -21,10 +21,11 @@ Note = Annotated[str, typer.Option(help="Kept with the decision.")]
 
 def desk_of(loaded: "Loaded") -> "Desk":
     """Return what deciding needs of the settings and the day."""
+    from storage.bill_make import Rules
     from storage.proposal import Desk
 
     settings = loaded.settings.billing
-    return Desk(local_today(loaded.settings.console.zone), settings.due_days, rules_of(settings))
+    return Desk(local_today(loaded.settings.console.zone), settings.due_days, Rules.of(settings))
 
 
 def _propose(

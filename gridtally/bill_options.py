@@ -3,15 +3,11 @@
 import datetime as dt
 import json
 from decimal import Decimal, InvalidOperation
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from gridtally.options import EXIT_USAGE, day_of, fail
-
-if TYPE_CHECKING:
-    from schemas.settings import BillingSettings
-    from storage.bill_make import Rules
 
 BillName = Annotated[str, typer.Argument(help="Number of a bill, or # and the id of a draft.")]
 
@@ -36,21 +32,6 @@ def month_of(text: str) -> tuple[dt.date, dt.date]:
     except ValueError:
         fail(f"--cycle {text}: expected a month such as 2026-10", EXIT_USAGE)
     return first, (first + dt.timedelta(days=32)).replace(day=1)
-
-
-def rules_of(settings: "BillingSettings") -> "Rules":
-    """Return the rules of making bills that the settings give."""
-    from metering.bill_check import Bounds
-    from storage.bill_make import Rules
-
-    bounds = Bounds(
-        estimated_percent=settings.estimated_percent_max,
-        missing_percent=settings.missing_percent_max,
-        change_percent=settings.change_percent_max,
-        change_wh=settings.change_wh_min,
-        register_wh=settings.register_wh_max,
-    )
-    return Rules(settings.issuer, bounds, settings.correction_cycles_max)
 
 
 def print_json(value: Any) -> None:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gridtally.bill_options import month_of, print_json, rules_of, some_day, utc_now
+from gridtally.bill_options import month_of, print_json, some_day, utc_now
 from gridtally.options import EXIT_FAILED, EXIT_USAGE, As, AsJson, Config, DataDir, connect, fail, running, settings_of
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ def bill_run(  # options
 
     Example: gridtally bill run --cycle 2026-10 --as ann
     """
+    from storage.bill_make import Rules
     from storage.bill_run import BillRunError, Selection, start_run
     from storage.bill_workers import work_off
 
@@ -48,7 +49,7 @@ def bill_run(  # options
                 running(loaded, "database").database,
                 resume,
                 who=who,
-                rules=rules_of(settings),
+                rules=Rules.of(settings),
                 now=utc_now(),
                 grace_h=settings.grace_h,
                 workers=settings.workers,

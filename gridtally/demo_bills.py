@@ -6,10 +6,11 @@ from collections.abc import Callable
 
 import psycopg
 
-from gridtally.bill_options import local_today, rules_of
+from gridtally.bill_options import local_today
 from monitoring.clock import now_us
 from schemas.settings import Settings
 from storage.bill import checked_ids, issue_bills
+from storage.bill_make import Rules
 from storage.bill_run import Selection, start_run
 from storage.bill_workers import work_off
 
@@ -38,7 +39,7 @@ def bill_the_past(settings: Settings, dsn: str, say: Callable[[str], None]) -> B
             dsn,
             run.bill_run_no,
             who=CLERK,
-            rules=rules_of(billing),
+            rules=Rules.of(billing),
             now=dt.datetime.fromtimestamp(now_us() / 1e6, dt.UTC),
             grace_h=billing.grace_h,
             workers=billing.workers,

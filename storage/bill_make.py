@@ -4,7 +4,7 @@ import dataclasses
 import datetime as dt
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
-from typing import Any
+from typing import Any, Self
 
 import msgspec
 import psycopg
@@ -21,6 +21,7 @@ from metering.tariff import Tariff
 from metering.terms import RatingError
 from metering.usage import Compiled, Inputs
 from schemas.bill import BillDocument, BillLine, Party
+from schemas.settings import BillingSettings
 from storage.bill_input import fetch_inputs, series_of
 from storage.bill_load import Work, fetch_loads
 from storage.bill_past import (
@@ -44,6 +45,18 @@ class Rules:
     issuer: str = "County Utility"
     bounds: Bounds = dataclasses.field(default_factory=Bounds)
     correction_cycles_max: int = 24
+
+    @classmethod
+    def of(cls, settings: BillingSettings) -> Self:
+        """Return the rules that the settings give."""
+        bounds = Bounds(
+            estimated_percent=settings.estimated_percent_max,
+            missing_percent=settings.missing_percent_max,
+            change_percent=settings.change_percent_max,
+            change_wh=settings.change_wh_min,
+            register_wh=settings.register_wh_max,
+        )
+        return cls(settings.issuer, bounds, settings.correction_cycles_max)
 
 
 @dataclasses.dataclass(frozen=True)
