@@ -10,6 +10,7 @@ from zoneinfo import ZoneInfo
 import psycopg
 
 from console.chart import Bar, meter_chart
+from console.explain import plain_decimal
 from console.figure import kilo_text
 from console.words import Words
 from schemas.bill import BillDocument, BillLine
@@ -17,7 +18,7 @@ from storage.audit import fetch_audit
 from storage.bill import BillQuery, BillRow, fetch_bill, fetch_bills, fetch_holds
 from storage.bill_explain import LineExplained, explain_bill
 from storage.bill_run import fetch_runs
-from storage.billing_overview import fetch_bill_holds_count, fetch_failed_deliveries, fetch_state_counts
+from storage.billing_overview import fetch_failed_deliveries, fetch_hold_reasons, fetch_state_counts
 from storage.proposal import Proposal, fetch_proposals
 
 STATES = ("draft", "held", "checked", "issued", "sent", "paid", "overdue", "cancelled")
@@ -40,9 +41,8 @@ def money_text(amount: Decimal) -> str:
 
 
 def plain_text(value: Decimal) -> str:
-    """Return a decimal without an exponent and without trailing zeros."""
-    text = f"{value:f}"
-    return (text.rstrip("0").rstrip(".") if "." in text else text).replace("-", "−")
+    """Return a decimal without an exponent and without trailing zeros, with a real minus sign."""
+    return plain_decimal(value).replace("-", "−")
 
 
 def period_text(start_on: dt.date, end_on: dt.date) -> str:
@@ -61,7 +61,7 @@ def bills_page(conn: psycopg.Connection[Any], asked: Mapping[str, Any], words: W
     rows = find_bills(conn, asked)
     more = len(rows) > ROWS_A_PAGE
     rows = rows[:ROWS_A_PAGE]
-    holds = fetch_bill_holds_count(conn, [row.bill_id for row in rows if row.state == "held"])
+    holds = fetch_hold_reasons(conn, [row.bill_id for row in rows if row.state == "held"])
     counts = fetch_state_counts(conn)
     return {
         "asked": asked,

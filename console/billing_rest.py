@@ -16,7 +16,7 @@ from fastapi import APIRouter, Header, HTTPException, Path, Query
 from pydantic import BaseModel, Field
 
 from console.answer import Problem
-from console.billing_desk import desk_of, writable
+from console.billing_desk import desk_of
 from console.web import Console
 from metering.pricing.indexed import MissingPriceError
 from metering.terms import RatingError
@@ -190,12 +190,12 @@ def _add_changes(router: APIRouter, console: Console) -> None:
     @router.post("/bills/issue", summary="Issue checked bills; answers with their numbers")
     def issue(asked: Issue, user: User) -> list[str]:
         desk = desk_of(console.settings)
-        with writable(console) as conn:
+        with console.database(writes=True) as conn:
             return _answer(lambda: issue_bills(conn, asked.bill_ids, who=user, on=desk.today, due_days=desk.due_days))
 
     @router.post("/bills/{bill_id}/release", summary="Let a held bill go on")
     def release(bill_id: BillId, asked: Release, user: User) -> BillRow:
-        with writable(console) as conn:
+        with console.database(writes=True) as conn:
             return _answer(lambda: release_bill(conn, f"#{bill_id}", note=asked.note, who=user, reason=asked.reason))
 
     @router.post(
@@ -204,7 +204,7 @@ def _add_changes(router: APIRouter, console: Console) -> None:
     def add_proposal(bill_id: BillId, asked: Asked, user: User) -> Proposal:
         if (asked.amount is None) == (asked.action == "amend"):
             raise HTTPException(422, "amount: is given with an amendment, and with nothing else")
-        with writable(console) as conn:
+        with console.database(writes=True) as conn:
             row, _ = _answer(lambda: fetch_bill(conn, f"#{bill_id}"))
             return _answer(
                 lambda: propose(
@@ -222,14 +222,14 @@ def _add_changes(router: APIRouter, console: Console) -> None:
         "/proposals/{proposal_id}/approve", summary="Do what another user proposed; answers with the numbers made"
     )
     def approve_proposal(proposal_id: BillId, asked: Decision, user: User) -> list[str]:
-        with writable(console) as conn:
+        with console.database(writes=True) as conn:
             return _answer(
                 lambda: approve(conn, proposal_id, who=user, desk=desk_of(console.settings), note=asked.note)
             )
 
     @router.post("/proposals/{proposal_id}/reject", summary="Send a proposal back, or take back one's own")
     def reject_proposal(proposal_id: BillId, asked: Decision, user: User) -> Proposal:
-        with writable(console) as conn:
+        with console.database(writes=True) as conn:
             return _answer(lambda: reject(conn, proposal_id, who=user, note=asked.note))
 
 
@@ -237,7 +237,7 @@ def _add_payments(router: APIRouter, console: Console) -> None:
     @router.post("/accounts/{name}/payments", summary="Record a payment; a reference counts once", status_code=201)
     def add_payment(name: Name, asked: Received, user: User) -> dict[str, int]:
         payment = Payment(name, asked.amount, asked.received_on, asked.reference)
-        with writable(console) as conn:
+        with console.database(writes=True) as conn:
             return {"payment_no": _answer(lambda: record_payment(conn, payment, user, desk_of(console.settings).today))}
 
     @router.get("/accounts/{name}/statement", summary="Opening balance, bills and payments")

@@ -26,6 +26,8 @@ from storage.registry import Registry, load_registry, refresh_registry
 
 HERE = Path(__file__).parent
 REQUEST_TIMEOUT_MS = 10_000
+WRITE_TIMEOUT_MS = 30_000
+LOCK_TIMEOUT_MS = 5_000
 YEAR_S = 365 * 86_400
 THEMES = ("light", "dark")
 CSP = (
@@ -87,13 +89,15 @@ class Console:
         return self._registry
 
     @contextlib.contextmanager
-    def database(self) -> Iterator[psycopg.Connection]:
-        """Give a read-only connection for one request.
+    def database(self, *, writes: bool = False) -> Iterator[psycopg.Connection]:
+        """Give a connection for one request: read-only, unless it is to write.
 
         Raises:
             DatabaseAwayError: It does not answer, or not in time.
         """
         options = f"-c statement_timeout={REQUEST_TIMEOUT_MS} -c default_transaction_read_only=on"
+        if writes:
+            options = f"-c statement_timeout={WRITE_TIMEOUT_MS} -c lock_timeout={LOCK_TIMEOUT_MS}"
         try:
             with psycopg.connect(
                 self.addresses.database,

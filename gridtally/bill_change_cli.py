@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gridtally.bill_options import BillName, local_today, money_of, print_json
+from gridtally.bill_options import BillName, money_of, print_json
 from gridtally.options import EXIT_FAILED, As, AsJson, Config, DataDir, connect, fail, settings_of
+from monitoring.clock import local_today
 
 if TYPE_CHECKING:
     from decimal import Decimal

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from gridtally.bill_options import BillName, local_today, money_of, print_json, some_day
+from gridtally.bill_options import BillName, money_of, print_json, some_day
 from gridtally.options import (
     EXIT_FAILED,
     EXIT_USAGE,
@@ -20,6 +20,7 @@ from gridtally.options import (
     instant_of,
     settings_of,
 )
+from monitoring.clock import local_today
 
 
 def bill_list(  # options

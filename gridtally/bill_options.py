@@ -39,13 +39,6 @@ def print_json(value: Any) -> None:
     print(json.dumps(value, indent=1, default=str, ensure_ascii=False))
 
 
-def local_today(zone: str) -> dt.date:
-    """Return the day that the control room's clock shows."""
-    from zoneinfo import ZoneInfo
-
-    return utc_now().astimezone(ZoneInfo(zone)).date()
-
-
 def utc_now() -> dt.datetime:
     """Return the time, aware."""
     from monitoring.clock import now_us

@@ -6,8 +6,7 @@ from collections.abc import Callable
 
 import psycopg
 
-from gridtally.bill_options import local_today
-from monitoring.clock import now_us
+from monitoring.clock import local_today, now_us
 from schemas.settings import Settings
 from storage.bill import checked_ids, issue_bills
 from storage.bill_make import Rules

@@ -6,8 +6,9 @@ from typing import Annotated
 
 import typer
 
-from gridtally.bill_options import local_today, money_of, print_json, some_day
+from gridtally.bill_options import money_of, print_json, some_day
 from gridtally.options import EXIT_FAILED, EXIT_USAGE, As, AsJson, Config, DataDir, connect, fail, settings_of
+from monitoring.clock import local_today
 
 payment_app = typer.Typer(help="Record payments.", no_args_is_help=True)
 Account = Annotated[str, typer.Argument(help="Id of an account.")]

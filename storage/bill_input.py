@@ -1,4 +1,4 @@
-"""What a bill needs beside load and tariff: published days and price series, as now or as known at an instant."""
+"""What a bill needs beside load and tariff: published days, price series, what earlier bills leave; as now or as known then."""
 
 import datetime as dt
 from collections.abc import Iterable
@@ -8,7 +8,12 @@ from typing import Any
 import numpy as np
 import psycopg
 
+from metering.bill import History
+from metering.billing import decode_history
+from metering.contract import Contract
+from metering.pricing.fixed import DaySpan
 from metering.pricing.indexed import Series
+from metering.rating import NO_HISTORY
 from metering.tariff import Tariff
 from metering.usage import Inputs
 from storage.load import instant
@@ -64,3 +69,18 @@ def fetch_inputs(
         flags={flag: frozenset(days) for flag, days in flags.items()},
         indices={name: Series(np.array(starts, np.int64), prices) for name, (starts, prices) in indices.items()},
     )
+
+
+def fetch_history(
+    conn: psycopg.Connection[Any], contract: Contract, cycle: DaySpan, known_at: dt.datetime | None = None
+) -> History:
+    """Return what the newest bill before a cycle leaves to it, of the bills that there were at an instant; None is now."""
+    row = conn.execute(
+        "select history_after from bill where contract_no = %(contract)s and kind = 'invoice' and end_on <= %(start)s"
+        " and case when %(at)s::timestamptz is null then state <> 'cancelled'"
+        " else created_at <= %(at)s and coalesce(cancelled_at > %(at)s, true) end order by end_on desc limit 1",
+        {"contract": contract.contract_no, "start": cycle[0], "at": known_at},
+    ).fetchone()
+    if row is None:  # as the first bill of a contract begins; the tariff of a meter alone has no first day
+        return History(service_since=contract.start_on) if contract.contract_no else NO_HISTORY
+    return decode_history(row[0])

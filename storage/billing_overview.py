@@ -66,7 +66,7 @@ def fetch_failed_deliveries(conn: psycopg.Connection[Any], limit: int = ROWS_MAX
         ).fetchall()
 
 
-def fetch_bill_holds_count(conn: psycopg.Connection[Any], bill_ids: list[int]) -> dict[int, list[str]]:
+def fetch_hold_reasons(conn: psycopg.Connection[Any], bill_ids: list[int]) -> dict[int, list[str]]:
     """Return why bills are held, by bill: the reasons that nobody released."""
     found: dict[int, list[str]] = {}
     for bill_id, reason in conn.execute(

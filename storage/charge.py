@@ -7,27 +7,25 @@ import dataclasses
 import datetime as dt
 from collections.abc import Callable, Mapping
 from decimal import Decimal
-from typing import Any
 
 import numpy as np
 import psycopg
 
-from metering.bill import History, Line, line_amount
-from metering.billing import bill_cycle, decode_history, interval_s_of, span_us
+from metering.bill import Line, line_amount
+from metering.billing import bill_cycle, interval_s_of, span_us
 from metering.calendar import US
 from metering.contract import Contract, ContractTariff
 from metering.pricebook import Assignment
 from metering.pricing.fixed import DaySpan
-from metering.rating import NO_HISTORY
 from metering.running import CyclePricing, charge_lines, pricing_of, quantity_kwh, shown_kind
 from metering.state import NEVER, Int64Column, MeterStates
 from metering.tariff import Tariff
 from metering.terms import RatingError
-from metering.usage import Inputs, Load
-from storage.bill_input import fetch_inputs
+from metering.usage import Inputs
+from storage.bill_input import fetch_history, fetch_inputs
 from storage.contract import fetch_contracts
 from storage.ledger_time import Position
-from storage.load import ServiceLoad, fetch_load, instant
+from storage.load import fetch_load, instant, until_us
 from storage.registry import Registry, load_registry
 from storage.snapshot import one_snapshot
 from storage.state import fetch_state
@@ -292,9 +290,9 @@ def _from_ledger(
     start_us, end_us = span_us(contract, cycle, tariffs)
     step_s = interval_s_of(list(tariffs.values()))
     load = fetch_load(conn, standing.service_point_no, start_us, end_us, known=known, interval_s=step_s)
-    kept = _until(load, read_us)
+    kept = until_us(load, read_us).load
     inputs = fetch_inputs(conn, list(tariffs.values()), start_us, end_us)
-    history = _history(conn, contract, cycle)
+    history = fetch_history(conn, contract, cycle)
     until = dt.datetime.fromtimestamp(read_us // US, standing.tariff.zone).date() + dt.timedelta(days=1)
     bill = bill_cycle(contract, cycle, tariffs, kept, inputs, history, until=min(until, cycle[1]))
     return ChargeSoFar(
@@ -317,22 +315,3 @@ def _from_ledger(
         parts=_parts(contract, cycle),
         source="ledger",
     )
-
-
-def _history(conn: psycopg.Connection[Any], contract: Contract, cycle: DaySpan) -> History:
-    """Return what the newest bill before a cycle leaves to it."""
-    row = conn.execute(
-        "select history_after from bill where contract_no = %s and kind = 'invoice' and state <> 'cancelled'"
-        " and end_on <= %s order by end_on desc limit 1",
-        (contract.contract_no, cycle[0]),
-    ).fetchone()
-    if row is None:  # as the first bill of a contract begins; the tariff of a meter alone has no first day
-        return History(service_since=contract.start_on) if contract.contract_no else NO_HISTORY
-    return decode_history(row[0])
-
-
-def _until(load: ServiceLoad, read_us: int) -> Load:
-    """Return the intervals of a load that begin before an instant."""
-    kept = load.load.start_us < read_us
-    registers = {name: column[kept] for name, column in load.load.registers.items()}
-    return Load(load.load.start_us[kept], load.load.interval_s, registers)

@@ -15,18 +15,17 @@ import msgspec
 import psycopg
 
 from metering.bill import History
-from metering.billing import CycleBill, bill_cycle, decode_history, interval_s_of, span_us
+from metering.billing import CycleBill, bill_cycle, interval_s_of, span_us
 from metering.calendar import US
 from metering.contract import Contract, ContractTariff
 from metering.pricing.fixed import DaySpan
-from metering.rating import NO_HISTORY
 from metering.tariff import Tariff
-from metering.usage import Inputs, Load
-from storage.bill_input import fetch_inputs
+from metering.usage import Inputs
+from storage.bill_input import fetch_history, fetch_inputs
 from storage.bill_past import OPEN_STATES
 from storage.contract import fetch_contracts, fetch_tariff
 from storage.ledger_time import KNOWN_SQL, Position, offsets_by_partition, position_at
-from storage.load import ServiceLoad, fetch_load, instant
+from storage.load import ServiceLoad, fetch_load, instant, until_us
 from storage.payment import open_items
 from storage.snapshot import one_snapshot
 
@@ -135,7 +134,7 @@ def _charge_at(
     step_s = interval_s_of(list(tariffs.values()))
     load = until_us(fetch_load(conn, service_point_no, start_us, end_us, known=position, interval_s=step_s), read_us)
     inputs = fetch_inputs(conn, list(tariffs.values()), start_us, end_us, known_at)
-    history = _history(conn, contract, cycle, known_at)
+    history = fetch_history(conn, contract, cycle, known_at)
     until = min(dt.datetime.fromtimestamp(read_us // US, zone).date() + dt.timedelta(days=1), cycle[1])
     bill = bill_cycle(contract, cycle, tariffs, load.load, inputs, history, until=until)
     return ChargeKnown(service_point_no, contract, cycle, tariffs, load, inputs, history, until, read_us, bill)
@@ -194,29 +193,6 @@ def _with_end_then(conn: psycopg.Connection[Any], contract: Contract, known_at: 
     if row is None:
         return contract
     return dataclasses.replace(contract, end_on=dt.date.fromisoformat(row[0]) if row[0] else None)
-
-
-def _history(
-    conn: psycopg.Connection[Any], contract: Contract, cycle: DaySpan, known_at: dt.datetime | None
-) -> History:
-    """Return what the newest bill before a cycle leaves to it, of the bills that there were."""
-    row = conn.execute(
-        "select history_after from bill where contract_no = %(contract)s and kind = 'invoice' and end_on <= %(start)s"
-        " and case when %(at)s::timestamptz is null then state <> 'cancelled'"
-        " else created_at <= %(at)s and coalesce(cancelled_at > %(at)s, true) end order by end_on desc limit 1",
-        {"contract": contract.contract_no, "start": cycle[0], "at": known_at},
-    ).fetchone()
-    if row is None:  # as in the running charge
-        return History(service_since=contract.start_on) if contract.contract_no else NO_HISTORY
-    return decode_history(row[0])
-
-
-def until_us(found: ServiceLoad, end_us: int) -> ServiceLoad:
-    """Return the intervals of a load that begin before an instant."""
-    kept = found.load.start_us < end_us
-    registers = {name: column[kept] for name, column in found.load.registers.items()}
-    load = Load(found.load.start_us[kept], found.load.interval_s, registers)
-    return ServiceLoad(load, found.covered_s[kept], found.estimated_wh[kept], found.quality[kept], found.spans)
 
 
 @dataclasses.dataclass(frozen=True)

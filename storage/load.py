@@ -278,3 +278,11 @@ def _share_before(facts: Facts, row: int, energy: str, at_us: int) -> int:
     if at_us <= start:
         return 0
     return abs(wh) * (at_us - start) // (end - start) * (1 if wh >= 0 else -1)
+
+
+def until_us(found: ServiceLoad, end_us: int) -> ServiceLoad:
+    """Return the intervals of a load that begin before an instant."""
+    kept = found.load.start_us < end_us
+    registers = {name: column[kept] for name, column in found.load.registers.items()}
+    load = Load(found.load.start_us[kept], found.load.interval_s, registers)
+    return ServiceLoad(load, found.covered_s[kept], found.estimated_wh[kept], found.quality[kept], found.spans)

@@ -61,7 +61,7 @@ def test_a_cycle_goes_from_run_to_payment_by_the_commands(invoke: Invoke) -> Non
 
 
 def _year() -> str:
-    from gridtally.bill_options import local_today
+    from monitoring.clock import local_today
 
     return str(local_today("Asia/Shanghai").year)
 
