@@ -3,9 +3,13 @@
 import dataclasses
 import datetime as dt
 import json
+from collections.abc import Iterable
 from typing import Any
 
 import psycopg
+
+from metering.alarm.catalogue import KINDS
+from metering.alarm.condition import Condition
 
 SYSTEM = "gridtally"
 ALARMS_LISTED_MAX = 1000
@@ -78,6 +82,25 @@ def clear_alarm(conn: psycopg.Connection, subject: str, kind: str, at: dt.dateti
     assert row is not None
     _note(conn, before[0], before[1], state, at, why)
     return AlarmChange(*row)
+
+
+def apply_conditions(conn: psycopg.Connection, conditions: Iterable[Condition]) -> list[AlarmChange]:
+    """Raise and clear alarms as detectors say, in order, in the caller's transaction; return what changed.
+
+    A condition of no known kind is a fault of the detector (KeyError).
+    """
+    changes = []
+    for item in conditions:
+        kind = KINDS[item.kind]
+        if item.is_active:
+            change = raise_alarm(
+                conn, item.subject, item.kind, priority=kind.priority, detail=item.detail[:500], at=item.at
+            )
+        else:
+            change = clear_alarm(conn, item.subject, item.kind, item.at, item.detail[:500])
+        if change is not None:
+            changes.append(change)
+    return changes
 
 
 def _note(conn: psycopg.Connection, alarm_id: int, before: str | None, after: str, at: dt.datetime, why: str) -> None:
