@@ -13,7 +13,6 @@ import dataclasses
 import itertools
 import os
 import sys
-import tempfile
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -159,7 +158,7 @@ def _consumer_class(runner: _Runner) -> type[driver.Consumer]:
     return SafeConsumer
 
 
-def build_app(settings: Settings, bootstrap_servers: str, runner: _Runner) -> faust.App:
+def build_app(settings: Settings, bootstrap_servers: str, runner: _Runner, name: str) -> faust.App:
     """Return the Faust app of one worker: raw bytes, no tables, no web server, no leader topic."""
     handler = runner.handler
     app = faust.App(
@@ -179,7 +178,7 @@ def build_app(settings: Settings, bootstrap_servers: str, runner: _Runner) -> fa
         stream_wait_empty=False,
         consumer_auto_offset_reset="earliest",
         topic_partitions=settings.kafka.partitions,
-        datadir=tempfile.mkdtemp(prefix="gridtally-faust-"),
+        datadir=settings.run_dir / "faust" / name,  # with no tables nothing is kept in it
     )
     transport = type("Transport", (driver.Transport,), {"Consumer": _consumer_class(runner)})
     app.transport = transport(app.conf.broker_consumer, app)
@@ -278,7 +277,7 @@ def run(
     """Run one worker until it is told to stop (SIGTERM, SIGINT)."""
     health = serve_metrics(name, settings.run_dir, settings.metrics)
     runner = _Runner(handler, health)
-    app = build_app(settings, bootstrap_servers, runner)
+    app = build_app(settings, bootstrap_servers, runner, name)
     add_agent(app, runner, batch_max, batch_wait_s)
     worker = _Worker(app, loglevel="WARN", redirect_stdouts=False, override_logging=False)
     try:

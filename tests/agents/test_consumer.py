@@ -80,7 +80,7 @@ def runner_of(tmp_path: Path) -> _Runner:
 
 async def test_the_app_takes_our_consumer_and_makes_no_server_no_tables_no_leader(tmp_path: Path) -> None:
     runner = runner_of(tmp_path)
-    app = build_app(settings_at(tmp_path), "a:1,b:2", runner)
+    app = build_app(settings_at(tmp_path), "a:1,b:2", runner, "validate")
     add_agent(app, runner, 10, 0.01)
     assert [str(url) for url in app.conf.broker] == ["kafka://a:1", "kafka://b:2"]
     assert not app.conf.web_enabled
