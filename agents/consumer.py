@@ -161,6 +161,8 @@ def _consumer_class(runner: _Runner) -> type[driver.Consumer]:
 def build_app(settings: Settings, bootstrap_servers: str, runner: _Runner, name: str) -> faust.App:
     """Return the Faust app of one worker: raw bytes, no tables, no web server, no leader topic."""
     handler = runner.handler
+    faust_dir = settings.run_dir / "faust" / name  # with no tables nothing is kept in it
+    faust_dir.mkdir(parents=True, exist_ok=True)
     app = faust.App(
         f"{settings.kafka.topic_prefix}gridtally-{handler.consumer}",
         broker=f"kafka://{bootstrap_servers.replace(',', ';kafka://')}",
@@ -178,7 +180,7 @@ def build_app(settings: Settings, bootstrap_servers: str, runner: _Runner, name:
         stream_wait_empty=False,
         consumer_auto_offset_reset="earliest",
         topic_partitions=settings.kafka.partitions,
-        datadir=settings.run_dir / "faust" / name,  # with no tables nothing is kept in it
+        datadir=faust_dir,
     )
     transport = type("Transport", (driver.Transport,), {"Consumer": _consumer_class(runner)})
     app.transport = transport(app.conf.broker_consumer, app)
