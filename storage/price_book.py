@@ -4,7 +4,7 @@ import datetime as dt
 import functools
 import itertools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ import psycopg
 
 from metering.calendar import US, Segments, compile_segments, compile_timeline, local_midnight_s
 from metering.cycle_shape import Shapes
-from metering.pricebook import ALL_CYCLES, FAR_FUTURE_US, Assignment, PriceBook
+from metering.pricebook import ALL_CYCLES, FAR_FUTURE_US, PriceBook
 from metering.tariff import Tariff, parse_tariff
 
 TIMELINE_DAYS_BACK = 800
@@ -33,6 +33,8 @@ DEFAULT_BILLING_DAY = 1
 Flags = tuple[tuple[str, frozenset[dt.date]], ...]
 Section = tuple[int, int, int]
 """From, until (epoch µs) and price book of a time at a service point."""
+Part = tuple[int, int, int, int, int]
+"""Price book, from, until (epoch µs), first whole cycle and the one after the last: an `Assignment` without its service point."""
 
 
 @functools.lru_cache(64)
@@ -94,6 +96,30 @@ class Books:
         after = int(np.searchsorted(line.cycle_end_s * US, end_us, side="right"))
         return first, ALL_CYCLES if after == len(line.cycle_end_s) else after
 
+    @functools.lru_cache(4096)  # noqa: B019
+    def parts(self, span: tuple[int, int], sections: tuple[Section, ...], tariff_id: str | None) -> tuple[Part, ...]:
+        """Return what holds while a meter measures a service point: its contracts, and its own tariff or none between them.
+
+        Kept, for of a million meters most have the times of many others.
+
+        Args:
+            span: From when until when the meter measures it, epoch µs.
+            sections: Contracts of the service point.
+            tariff_id: Of the meter's assignment, for times without a contract.
+        """
+        found = []
+        reached = -FAR_FUTURE_US
+        every: list[Section] = []
+        for start_us, end_us, book in sections:
+            every += [(reached, start_us, -1), (start_us, end_us, book)]
+            reached = end_us
+        for start_us, end_us, book in [*every, (reached, FAR_FUTURE_US, -1)]:
+            low, high = max(start_us, span[0]), min(end_us, span[1])
+            if low < high:
+                index = self.of(tariff_id) if book == -1 else book
+                found.append((index, low, high, *self.whole_cycles(index, start_us, end_us)))
+        return tuple(found)
+
 
 def fetch_books(conn: psycopg.Connection[Any]) -> Books:
     """Return the price books of the tariffs in force and the days published now."""
@@ -123,30 +149,4 @@ def fetch_sections(conn: psycopg.Connection[Any], books: Books) -> dict[int, lis
         start_us = books.midnight_us(book, start_on)
         if start_us < end_us:
             found.setdefault(point_no, []).append((start_us, end_us, book))
-    return found
-
-
-def assignments_between(
-    books: Books, point_no: int, span: tuple[int, int], sections: Sequence[Section], tariff_id: str | None
-) -> list[Assignment]:
-    """Return what holds while a meter measures a service point: its contracts, and its own tariff or none between them.
-
-    Args:
-        books: Price books.
-        point_no: Service point.
-        span: From when until when the meter measures it, epoch µs.
-        sections: Contracts of the service point.
-        tariff_id: Of the meter's assignment, for times without a contract.
-    """
-    found = []
-    reached = -FAR_FUTURE_US
-    every: list[Section] = []
-    for start_us, end_us, book in sections:
-        every += [(reached, start_us, -1), (start_us, end_us, book)]
-        reached = end_us
-    for start_us, end_us, book in [*every, (reached, FAR_FUTURE_US, -1)]:
-        low, high = max(start_us, span[0]), min(end_us, span[1])
-        if low < high:
-            index = books.of(tariff_id) if book == -1 else book
-            found.append(Assignment(point_no, index, low, high, *books.whole_cycles(index, start_us, end_us)))
     return found

@@ -18,7 +18,7 @@ from psycopg.pq import TransactionStatus
 from metering.pricebook import FAR_FUTURE_US, Assignment, Assignments, Meters, PriceBook
 from metering.tariff import Tariff, parse_tariff
 from schemas.ids import is_meter_id
-from storage.price_book import Books, Section, assignments_between, fetch_books, fetch_sections
+from storage.price_book import Books, Part, Section, fetch_books, fetch_sections
 
 TARIFF_DEFAULT_ID = "county-residential"
 MODULUS_DEFAULT_WH = 10**12
@@ -137,7 +137,7 @@ def _meters_from_rows(rows: list[tuple[Any, ...]]) -> Meters:
 
 def _assign(meters: Meters, rows: list[tuple[Any, ...]], sections: Mapping[int, list[Section]], books: Books) -> None:
     """Set the newest assignment of each meter as columns; the meters that have several keep all of them."""
-    newest: dict[int, Assignment] = {}
+    newest: dict[int, tuple[int, Part]] = {}
     many: list[tuple[int, Assignment]] = []
     first_meter: dict[int, int] = {}
     shared: set[int] = set()
@@ -145,20 +145,23 @@ def _assign(meters: Meters, rows: list[tuple[Any, ...]], sections: Mapping[int, 
         if first_meter.setdefault(point_no, meter_no) != meter_no:
             shared.add(point_no)
         span = start_us, FAR_FUTURE_US if end_us is None else end_us
-        for item in assignments_between(books, point_no, span, sections.get(point_no, ()), tariff_id):
+        for part in books.parts(span, tuple(sections.get(point_no, ())), tariff_id):
             if meter_no in newest:
                 if not meters.several[meter_no]:
                     meters.several[meter_no] = True
-                    many.append((meter_no, newest[meter_no]))
-                many.append((meter_no, item))
-            newest[meter_no] = item
+                    before_no, before = newest[meter_no]
+                    many.append((meter_no, Assignment(before_no, *before)))
+                many.append((meter_no, Assignment(point_no, *part)))
+            newest[meter_no] = point_no, part
     meters.assignments = Assignments(many)
     meters.tariff_index[:] = books.of(None)
-    for meter_no, item in newest.items():
-        meters.service_point_no[meter_no] = item.service_point_no
-        meters.tariff_index[meter_no] = item.tariff_index
-        meters.start_us[meter_no], meters.end_us[meter_no] = item.start_us, item.end_us
-        meters.whole[meter_no] = item.whole_from, item.whole_until
+    if newest:
+        meter_nos = np.fromiter(newest, np.int64, len(newest))
+        meters.service_point_no[meter_nos] = [point_no for point_no, _ in newest.values()]
+        parts = np.array([part for _, part in newest.values()], np.int64)
+        meters.tariff_index[meter_nos] = parts[:, 0]
+        meters.start_us[meter_nos], meters.end_us[meter_nos] = parts[:, 1], parts[:, 2]
+        meters.whole[meter_nos] = parts[:, 3:]
     if shared:
         meters.shares_point |= np.isin(meters.service_point_no, list(shared))
 

@@ -1,15 +1,15 @@
-"""`python -m bench.detection NAME`: attacks, look-alikes, honest, early, feeder; `--half 0` is for choices, 1 for reports."""
+"""`python -m bench.detection NAME`: attacks, look-alikes, honest, early, feeder, faults; `--half 0` is for choices, 1 reports."""
 
 import argparse
 
-from bench.detection import feeder, theft
+from bench.detection import faults, feeder, theft
 from bench.detection.swiss import read_town
 
 
 def main() -> None:
     """Run one evaluation and print its table."""
     parser = argparse.ArgumentParser(prog="python -m bench.detection", description=__doc__)
-    parser.add_argument("name", choices=["attacks", "look-alikes", "honest", "early", "feeder", "lv-feeder"])
+    parser.add_argument("name", choices=["attacks", "look-alikes", "honest", "early", "feeder", "lv-feeder", "faults"])
     parser.add_argument(
         "--half", type=int, choices=[0, 1, 2], default=1, help="Meters: 0 for choices, 1 for reports, 2 all."
     )
@@ -35,6 +35,8 @@ def main() -> None:
             theft.honest(town)
         case "feeder":
             feeder.groups(town, seeds)
+        case "faults":
+            faults.faults(town, chosen.seed)
 
 
 if __name__ == "__main__":

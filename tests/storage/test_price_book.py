@@ -3,8 +3,8 @@
 import datetime as dt
 import json
 
-from metering.pricebook import ALL_CYCLES, FAR_FUTURE_US
-from storage.price_book import Books, assignments_between
+from metering.pricebook import ALL_CYCLES, FAR_FUTURE_US, Assignment
+from storage.price_book import Books
 
 TODAY = dt.date(2026, 11, 25)
 
@@ -36,7 +36,8 @@ def test_a_contract_holds_from_local_midnight_and_the_meters_own_tariff_before_a
     books = books_of("own", "agreed")
     book = books.of("agreed", 15)
     start_us, end_us = (books.midnight_us(book, dt.date(2026, month, 20)) for month in (9, 11))
-    found = assignments_between(books, 7, (0, FAR_FUTURE_US), [(start_us, end_us, book)], "own")
+    parts = books.parts((0, FAR_FUTURE_US), ((start_us, end_us, book),), "own")
+    found = [Assignment(7, *part) for part in parts]
     own = books.of("own")
     assert [(item.tariff_index, item.start_us, item.end_us) for item in found] == [
         (own, 0, start_us),
@@ -54,7 +55,8 @@ def test_a_contract_holds_from_local_midnight_and_the_meters_own_tariff_before_a
 
 def test_times_without_contract_and_tariff_are_of_no_price_and_never_live() -> None:
     books = books_of("agreed")
-    (only,) = assignments_between(books, 7, (0, FAR_FUTURE_US), [], None)
+    (part,) = books.parts((0, FAR_FUTURE_US), (), None)
+    only = Assignment(7, *part)
     assert only.tariff_index == books.prices.none_index
     shapes = books.prices.shapes[only.tariff_index]
     assert [shapes.of(cycle) for cycle in range(3)] == [None] * 3
