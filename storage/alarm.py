@@ -23,7 +23,6 @@ DETAIL_MAX = 500
 TICK_MAX = 1000
 """Of each timer at once; the rest is done by the next tick."""
 CHATTERING_CHANGES, CHATTERING_S = 3, 60
-FOR_EVER = dt.datetime(9999, 1, 1, tzinfo=dt.UTC)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,7 +66,7 @@ class Open:
 
 _CHANGE = "alarm_id, subject, kind, priority, state, detail, raised_at, cleared_at, area, value, limit_value"
 _COLUMNS = "alarm_id, subject, kind, priority, state, detail, raised_at, cleared_at"
-_OPEN = "alarm_id, subject, kind, state, cleared_at, is_acknowledged, is_one_shot"
+OPEN_COLUMNS = "alarm_id, subject, kind, state, cleared_at, is_acknowledged, is_one_shot"
 
 
 # -- what detectors say ----------------------------------------------------------------------------------------------
@@ -211,7 +210,7 @@ def fetch_open(conn: psycopg.Connection[Any], subject: str, kind: str) -> Open |
     return (
         conn.cursor(row_factory=class_row(Open))
         .execute(
-            f"select {_OPEN} from alarm where subject = %s and kind = %s and state <> 'cleared' for update",
+            f"select {OPEN_COLUMNS} from alarm where subject = %s and kind = %s and state <> 'cleared' for update",
             (subject, kind),
         )
         .fetchone()
@@ -349,13 +348,12 @@ def _end_out_of_service(conn: psycopg.Connection[Any], at: dt.datetime) -> list[
 def _timer(conn: psycopg.Connection[Any], where: str, at: dt.datetime, event: Event, why: str) -> list[AlarmChange]:
     rows = (
         conn.cursor(row_factory=class_row(Open))
-        .execute(f"select {_OPEN} from alarm where {where} order by alarm_id limit %s for update", (at, TICK_MAX))
+        .execute(
+            f"select {OPEN_COLUMNS} from alarm where {where} order by alarm_id limit %s for update", (at, TICK_MAX)
+        )
         .fetchall()
     )
     return [change for row in rows if (change := _change(conn, row, event, at, SYSTEM, why)) is not None]
-
-
-# -- short answers ---------------------------------------------------------------------------------------------------
 
 
 def fetch_active(conn: psycopg.Connection[Any], kind: str) -> list[tuple[str, dt.datetime]]:
