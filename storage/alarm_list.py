@@ -105,31 +105,33 @@ class Performance:
 _ROW = ", ".join(field.name for field in dataclasses.fields(AlarmRow))
 
 
-def fetch_alarm_list(  # the filters of the list
-    conn: psycopg.Connection[Any],
-    *,
-    states: Sequence[str] | None = None,
-    kinds: Sequence[str] | None = None,
-    priorities: Sequence[int] | None = None,
-    area: str | None = None,
-    subject: str | None = None,
-    assigned_to: str | None = None,
-    limit: int = 200,
-    before: int | None = None,
+@dataclasses.dataclass(frozen=True)
+class Chosen:
+    """Which alarms; None is all of them."""
+
+    states: Sequence[str] | None = None
+    """Of STATES; None is all but the closed ones."""
+    kinds: Sequence[str] | None = None
+    priorities: Sequence[int] | None = None
+    area: str | None = None
+    """Node of the network: what lies in it, or below it."""
+    subject: str | None = None
+    """Whole, or its beginning."""
+    assigned_to: str | None = None
+
+
+def fetch_alarm_list(
+    conn: psycopg.Connection[Any], chosen: Chosen | None = None, *, limit: int = 200, before: int | None = None
 ) -> list[AlarmRow]:
-    """Return alarms that need someone first, then by priority, then the newest; without states all but the closed ones.
+    """Return alarms that need someone first, then by priority, then the newest.
 
     Args:
         conn: Any.
-        states: Of STATES.
-        kinds: Of the catalogue.
-        priorities: 1 to 4.
-        area: Node of the network: what lies in it, or below it.
-        subject: Whole, or its beginning.
-        assigned_to: A person.
+        chosen: Which; by default all that are open.
         limit: At most LISTED_MAX.
         before: Only alarms with a lower number: for the next page of closed ones.
     """
+    chosen = chosen or Chosen()
     return (
         conn.cursor(row_factory=class_row(AlarmRow))
         .execute(
@@ -142,12 +144,12 @@ def fetch_alarm_list(  # the filters of the list
             " and (%(before)s::bigint is null or alarm_id < %(before)s)"
             " order by array_position(%(order)s, state), priority, raised_at desc, alarm_id desc limit %(limit)s",
             {
-                "states": list(STATES[:-1] if states is None else states),
-                "kinds": None if kinds is None else list(kinds),
-                "priorities": None if priorities is None else list(priorities),
-                "area": area,
-                "subject": subject,
-                "assigned": assigned_to,
+                "states": list(STATES[:-1] if chosen.states is None else chosen.states),
+                "kinds": None if chosen.kinds is None else list(chosen.kinds),
+                "priorities": None if chosen.priorities is None else list(chosen.priorities),
+                "area": chosen.area,
+                "subject": chosen.subject,
+                "assigned": chosen.assigned_to,
                 "before": before,
                 "order": list(STATES),
                 "limit": min(limit, LISTED_MAX),
