@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from gridtally.alarm_cli import alarm_app
 from gridtally.bill_cli import bill_app
 from gridtally.charge_cli import charge_command, usage_command
 from gridtally.contract_cli import contract_app
@@ -47,6 +48,7 @@ app = typer.Typer(
 )
 worker_app = typer.Typer(help="Run one worker of a deployment with its own services.", no_args_is_help=True)
 app.add_typer(worker_app, name="worker")
+app.add_typer(alarm_app, name="alarm")
 app.add_typer(import_app, name="import")
 app.add_typer(export_app, name="export")
 app.add_typer(meter_app, name="meter")

@@ -1,7 +1,8 @@
 """Alarms: what detectors say goes through the life-cycle (`metering.alarm.life_cycle`), every transition kept.
 
 One open alarm per (subject, kind), by a database key. What a detector says is ordered by the event's own time: an older word
-that arrives later changes no state, so that every order of arrival comes to the same alarms.
+that arrives later changes no state, so that every order of arrival comes to the same alarms. (Kinds with a delay are said by
+detectors that read one meter's values in order.)
 """
 
 import dataclasses
@@ -21,7 +22,7 @@ SYSTEM = "gridtally"
 ALARMS_LISTED_MAX = 1000
 DETAIL_MAX = 500
 TICK_MAX = 1000
-"""Of each timer at once; the rest is done by the next tick."""
+"""Of each timer at once."""
 CHATTERING_CHANGES, CHATTERING_S = 3, 60
 
 
@@ -136,8 +137,9 @@ def _apply_stale(
     standing = fetch_open(conn, item.subject, item.kind)
     if standing is not None:
         conn.execute(
-            "update alarm set occurrences = occurrences + 1, raised_at = least(raised_at, %s) where alarm_id = %s",
-            (item.at, standing.alarm_id),
+            "update alarm set occurrences = occurrences + 1, raised_at = least(raised_at, %(at)s),"
+            " cleared_at = case when cleared_at < %(at)s then %(newest)s else cleared_at end where alarm_id = %(id)s",
+            {"at": item.at, "newest": newest[1], "id": standing.alarm_id},
         )
         return None
     is_active, newest_at, _ = newest

@@ -9,6 +9,7 @@ from psycopg.rows import class_row
 
 from metering.alarm.catalogue import KINDS
 from metering.alarm.life_cycle import Event, LifeCycleError, after
+from schemas.topic import GRID_ALARMS
 from storage.alarm import (
     OPEN_COLUMNS,
     SYSTEM,
@@ -28,6 +29,21 @@ TEXT_MAX = 500
 
 class AlarmError(ValueError):
     """What is asked for cannot be; the message says why and what to do."""
+
+
+DESK = "alarm-desk"
+"""Consumer of the outbox rows of what people do: a detect worker publishes them after the commit."""
+
+
+def announce(conn: psycopg.Connection[Any], changes: Sequence[AlarmChange | None]) -> list[AlarmChange]:
+    """Leave changes for publishing, in the transaction that makes them; return those that are some."""
+    made = [change for change in changes if change is not None]
+    for change in made:
+        conn.execute(
+            "insert into outbox (consumer, partition, next_offset, topic, payload) values (%s, 0, 0, %s, %b)",
+            (DESK, GRID_ALARMS, change.to_json()),
+        )
+    return made
 
 
 def acknowledge(
@@ -58,7 +74,7 @@ def acknowledge(
                     "update alarm set acknowledged_at = %s, acknowledged_by = %s where alarm_id = %s",
                     (at, who, change.alarm_id),
                 )
-    return [change for change in found if change is not None]
+        return announce(conn, found)
 
 
 def shelve(
@@ -85,14 +101,14 @@ def shelve(
             raise AlarmError(f"{alarm.kind} can be shelved for {longest_s // 3600} h at most, and not into the past")
         change = _act(conn, alarm_id, Event.SHELVE, who, at, reason, is_one_shot=until is None)
         conn.execute("update alarm set shelved_until = %s where alarm_id = %s", (until or latest, alarm_id))
-    return [] if change is None else [change]
+        return announce(conn, [change])
 
 
 def unshelve(conn: psycopg.Connection[Any], alarm_id: int, *, who: str, at: dt.datetime) -> list[AlarmChange]:
     """Take an alarm off its shelf."""
     with conn.transaction():
         change = _act(conn, alarm_id, Event.UNSHELVE, who, at, "unshelved")
-    return [] if change is None else [change]
+        return announce(conn, [change])
 
 
 def reset_latched(
@@ -105,7 +121,7 @@ def reset_latched(
     """
     with conn.transaction():
         change = _act(conn, alarm_id, Event.RESET, who, at, note)
-    return [] if change is None else [change]
+        return announce(conn, [change])
 
 
 def take_out_of_service(
@@ -141,7 +157,7 @@ def take_out_of_service(
         )
         alarm = fetch_open(conn, subject, kind)
         change = None if alarm is None else _move(conn, alarm, Event.TAKE_OUT, (at, who, reason))
-    return [] if change is None else [change]
+        return announce(conn, [change])
 
 
 def return_to_service(
@@ -162,7 +178,7 @@ def return_to_service(
         write_audit(conn, who, "alarm.return-to-service", f"alarm {subject} {kind}")
         is_out = alarm is not None and alarm.state == "out_of_service"
         change = _move(conn, alarm, Event.PUT_BACK, (at, who, "returned to service")) if alarm and is_out else None
-    return [] if change is None else [change]
+        return announce(conn, [change])
 
 
 def assign(

@@ -256,9 +256,9 @@ def fetch_performance(conn: psycopg.Connection[Any], since: dt.datetime, until: 
     length_s = (until - since).total_seconds()
     return Performance(
         since, until, raised,
-        per_day=raised / length_s * 86_400,
+        per_day=raised * 86_400 / length_s,
         by_day=days,
-        ten_minutes_mean=raised / length_s * FLOOD_S,
+        ten_minutes_mean=raised * FLOOD_S / length_s,
         ten_minutes_max=max((count for _, count in slots), default=0),
         floods=sum(count > FLOOD_NEW for _, count in slots),
         top=[_share(name, count, raised) for name, count in top],
