@@ -1,0 +1,1 @@
+"""Backtest of the estimation ladder."""
