@@ -1,4 +1,4 @@
-"""The detect agent: silent meters and tamper events become alarms, one per (subject, kind), that clear by themselves."""
+"""The detect agent: silence, events and measured values become alarms, one per (subject, kind), in the offset's transaction."""
 
 import datetime as dt
 import os
@@ -11,19 +11,24 @@ import psycopg
 
 from agents import consumer
 from agents.consumer import Record
-from agents.frames import bad_frame_letter
+from agents.detect_silence import SILENT, Silent, silence_changes
+from agents.frames import bad_frame_letter, batch_from_records
 from agents.outbox import Outbox
 from agents.outgoing import Outgoing
 from agents.publisher import Publisher
-from metering.silence import Silence
-from metering.tamper import tamper_change
+from metering.alarm.catalogue import KINDS
+from metering.alarm.condition import Condition
+from metering.detect.electrical import KIND_OF, Limits, said_of, take
+from metering.detect.events import meaning_of
+from metering.detect.state import Detectors
 from monitoring.clock import now_us
 from monitoring.log import get_logger
 from monitoring.metrics import ALARMS_ACTIVE
-from schemas.frame import FrameError, decode_events, decode_readings, watermark_of
+from schemas.frame import FrameError, decode_events
 from schemas.settings import Settings
 from schemas.topic import GRID_ALARMS, METER_EVENTS, METER_READINGS
-from storage.alarm import AlarmChange, clear_alarm, fetch_active, raise_alarm
+from storage.alarm import AlarmChange, apply_conditions, fetch_active, tick
+from storage.alarm_action import DESK
 from storage.dead_letter import write_dead_letters
 from storage.offset import GapError, OffsetCounts, advance, lock_offset
 from storage.registry import Registry, load_registry, refresh_registry
@@ -31,8 +36,8 @@ from storage.settlement import write_outbox
 
 CONSUMER = "detect"
 REGISTRY_CHECK_S = 1.0
-SILENT, TAMPER = "silent", "tamper"
-PRIORITY = {TAMPER: 2, SILENT: 3}
+TICK_S = 1.0
+"""How often the partition that has the clock looks at the alarms' timers."""
 
 log = get_logger("agents.detect")
 
@@ -51,10 +56,19 @@ class DetectHandler:
         self.worker = f"{socket.gethostname()}-{os.getpid()}-{int(time.time())}"
         self.publisher = Publisher(bootstrap_servers)
         self._outbox = Outbox(CONSUMER, self.publisher, self.prefix)
+        self._desk = Outbox(DESK, self.publisher, self.prefix)
+        """What people did with alarms."""
+        limits = settings.detect
+        self.limits = Limits(
+            limits.nominal_voltage_v, limits.voltage_low_percent, limits.voltage_high_percent, limits.basic_current_a,
+            limits.stuck_wh,
+        )  # fmt: skip
         self._conn: psycopg.Connection | None = None
         self._registry: Registry | None = None
         self._registry_checked = 0.0
-        self._silence: dict[int, Silence] = {}
+        self._states: dict[int, Detectors] = {}
+        self._conditions: dict[int, list[Condition]] = {}
+        """What values said since the last commit, by partition."""
         self._alarmed: dict[int, np.ndarray] = {}
         """Which meters have an active silence alarm, by partition."""
         self._at: dict[int, int] = {}
@@ -110,8 +124,9 @@ class DetectHandler:
         ).fetchone()
         if row is not None and row[1] != next_offset:
             raise GapError(f"state of the detectors stands at {row[1]}, its offset at {next_offset}")
-        self._silence[partition] = Silence.from_bytes(row[0], size) if row else Silence.empty(size)
-        self._alarmed[partition] = np.zeros(size, np.bool_)
+        self._states[partition] = Detectors.from_bytes(row[0], size) if row else Detectors.empty(size)
+        self._conditions[partition] = []
+        self._alarmed[partition] = np.zeros(self._states[partition].size, np.bool_)
         numbers = (self.registry().meter_no_of(subject) for subject, _ in fetch_active(conn, SILENT))
         self._alarmed[partition][[number for number in numbers if number is not None]] = True
         self._at[partition] = self._committed[partition] = next_offset
@@ -137,7 +152,7 @@ class DetectHandler:
             self._reload(partition)
         if records[0].offset > self._at[partition]:
             raise GapError(f"expected offset {self._at[partition]}, got {records[0].offset}")
-        state = self._silence[partition]
+        state = self._states[partition]
         for record in records:
             if record.offset < self._at[partition]:
                 continue
@@ -148,7 +163,10 @@ class DetectHandler:
         silent = state.silent(self.registry().meters.interval_s, self.settings.detect.silent_intervals)
         changed = np.flatnonzero(silent != self._alarmed[partition][: len(silent)])
         waited_s = time.monotonic() - self._checkpoint_at[partition]
-        if len(changed) or waited_s >= self.settings.detect.checkpoint_s:
+        every_s = (
+            min(TICK_S, self.settings.detect.checkpoint_s) if partition == 0 else self.settings.detect.checkpoint_s
+        )
+        if len(changed) or self._conditions[partition] or waited_s >= every_s:
             self._commit_state(partition, changed, silent)
 
     def _reload(self, partition: int) -> None:
@@ -158,46 +176,54 @@ class DetectHandler:
             self._load(partition, row.next_offset)
             self._outbox.load(self.connection(), partition)
 
-    def _take_frame(self, state: Silence, partition: int, record: Record) -> None:
-        try:
-            frame = decode_readings(record.value)
-        except FrameError:
+    def _take_frame(self, state: Detectors, partition: int, record: Record) -> None:
+        batch = batch_from_records([record], partition)
+        if batch.bad:
             return  # settlement keeps it as a dead letter
-        if frame.num_rows:
-            numbers = frame.column("meter_no").to_numpy().astype(np.int64)
-            self._grow(partition, int(numbers.max()))
-            state.hear(numbers)
-        else:
-            watermark_us = watermark_of(frame)
-            if watermark_us:
-                state.tick(watermark_us)
+        numbers = batch.columns["meter_no"]
+        if not len(numbers):
+            if batch.watermark_us:
+                state.silence.tick(batch.watermark_us)
+            return
+        self._grow(partition, int(numbers.max()))
+        state.silence.hear(numbers)
+        state.gateways.hear(numbers, batch.gateway_id.combine_chunks())
+        meters = self.registry().meters
+        for row, number, flag, holds in take(state.electrical, batch.columns, self.limits):
+            at = _instant(min(int(batch.columns[name][row]) for name in ("read_at", "received_at")))
+            said = said_of(batch.columns, row, flag, self.limits) if holds else ("it holds no longer", None, None)
+            self._conditions[partition].append(
+                Condition(meters.meter_id[number], KIND_OF[flag], holds, at, said[0], said[1], said[2])
+            )
 
     def _grow(self, partition: int, number_max: int) -> None:
-        if number_max < len(self._silence[partition].seen_at_us):
+        if number_max < self._states[partition].size:
             return
         size = max(self.registry(number_max).meters.size, number_max + 1)
-        self._silence[partition].grow(size)
+        self._states[partition].grow(size)
         more = size - len(self._alarmed[partition])
         self._alarmed[partition] = np.concatenate([self._alarmed[partition], np.zeros(more, np.bool_)])
 
     def _commit_state(self, partition: int, changed: np.ndarray, silent: np.ndarray) -> None:
         """Commit state, alarms, outbox and offset in one transaction."""
-        conn, state, next_offset = self.connection(), self._silence[partition], self._at[partition]
+        conn, state, next_offset = self.connection(), self._states[partition], self._at[partition]
         published = self._outbox.published(partition)
         with conn.transaction():
             row = lock_offset(conn, CONSUMER, METER_READINGS, partition)
             if row.next_offset != self._committed[partition]:
                 raise GapError(f"another owner moved {partition} to {row.next_offset}")
-            at = _instant(state.watermark_us)
-            changes = [self._change(int(number), at, raised=bool(silent[number])) for number in changed.tolist()]
-            if partition == 0:
-                changes += self._expire_tamper(at)
+            at = _instant(state.silence.watermark_us)
+            changes = apply_conditions(conn, self._conditions[partition])
+            now = Silent(silent, changed, self.settings.detect.silent_intervals, at)
+            changes += silence_changes(conn, partition, state, self.registry(), now)
+            if partition == 0 and state.silence.watermark_us:
+                changes += tick(conn, at, {"tamper": self.settings.detect.tamper_clear_s})
             conn.execute(
                 "insert into detect_state (topic, partition, next_offset, state) values (%s, %s, %s, %b)"
                 " on conflict (topic, partition) do update set next_offset = excluded.next_offset, state = excluded.state",
                 (METER_READINGS, partition, next_offset, state.to_bytes()),
             )
-            items = [Outgoing(GRID_ALARMS, change.to_json()) for change in changes if change]
+            items = [Outgoing(GRID_ALARMS, change.to_json()) for change in changes]
             key = (CONSUMER, METER_READINGS, partition)
             ids = write_outbox(conn, key, next_offset, items, published)
             advance(
@@ -206,39 +232,32 @@ class DetectHandler:
                 next_offset=next_offset,
                 worker=self.worker,
                 counts=OffsetCounts(),
-                watermark_us=state.watermark_us,
+                watermark_us=state.silence.watermark_us,
                 checkpoint_offset=next_offset,
             )
         self._alarmed[partition][changed] = silent[changed]
+        self._conditions[partition] = []
         self._committed[partition] = next_offset
-        self._progress[self.topics[0], partition] = next_offset, state.watermark_us
+        self._progress[self.topics[0], partition] = next_offset, state.silence.watermark_us
         self._checkpoint_at[partition] = time.monotonic()
         self._outbox.committed(partition, next_offset, ids, items, len(published))
-        self._show_active(partition)
+        if partition == 0:
+            self._show_active()
+            self._publish_desk()
 
-    def _show_active(self, partition: int) -> None:
-        del partition
+    def _publish_desk(self) -> None:
+        """Publish what people did with alarms: committed where they did it, and published by whoever has the clock."""
+        conn = self.connection()
+        self._desk.load(conn, 0)
+        self._desk.publish(0)
+        conn.execute("delete from outbox where outbox_id = any(%s)", (self._desk.published(0),))
+
+    def _show_active(self) -> None:
         for kind, count in self.connection().execute(
             "select k, (select count(*) from alarm where kind = k and cleared_at is null) from unnest(%s::text[]) k",
-            (list(PRIORITY),),
+            (list(KINDS),),
         ):
             ALARMS_ACTIVE.labels(kind).set(count)
-
-    def _change(self, number: int, at: dt.datetime, *, raised: bool) -> AlarmChange | None:
-        conn, meters = self.connection(), self.registry().meters
-        subject = meters.meter_id[number]
-        if not raised:
-            return clear_alarm(conn, subject, SILENT, at, "readings came again")
-        limit_s = int(meters.interval_s[number]) * self.settings.detect.silent_intervals
-        detail = f"no reading for more than {limit_s} s, {self.settings.detect.silent_intervals} intervals"
-        return raise_alarm(conn, subject, SILENT, priority=PRIORITY[SILENT], detail=detail, at=at)
-
-    def _expire_tamper(self, at: dt.datetime) -> list[AlarmChange | None]:
-        limit = dt.timedelta(seconds=self.settings.detect.tamper_clear_s)
-        why = f"no further tamper event for {self.settings.detect.tamper_clear_s} s"
-        conn = self.connection()
-        old = [subject for subject, last_at in fetch_active(conn, TAMPER) if at - last_at > limit]
-        return [clear_alarm(conn, subject, TAMPER, at, why) for subject in old]
 
     # -- events --------------------------------------------------------------------------------------------------
 
@@ -268,13 +287,12 @@ class DetectHandler:
         except FrameError as error:
             self._keep_bad_frame(record, str(error))
             return []
-        changes = [self._take_event(row) for row in rows]
-        return [change for change in changes if change is not None]
+        return [change for row in rows for change in self._take_event(row)]
 
     def _keep_bad_frame(self, record: Record, why: str) -> None:
         write_dead_letters(self.connection(), CONSUMER, [bad_frame_letter(record, why, now_us())])
 
-    def _take_event(self, row: dict[str, object]) -> AlarmChange | None:
+    def _take_event(self, row: dict[str, object]) -> list[AlarmChange]:
         conn = self.connection()
         at = _instant(int(row["at"]))  # type: ignore[call-overload]
         inserted = conn.execute(
@@ -284,14 +302,17 @@ class DetectHandler:
             " on conflict do nothing",
             {**row, "moment": at},
         ).rowcount
-        change = tamper_change(str(row["code"]))
-        if not inserted or change is None:
-            return None
-        subject, code = str(row["meter_id"]), str(row["code"])
-        if not change:
-            return clear_alarm(conn, subject, TAMPER, at, f"event {code}")
-        detail = f"event {code}" + (f": {row['detail']}" if row["detail"] else "")
-        return raise_alarm(conn, subject, TAMPER, priority=PRIORITY[TAMPER], detail=detail[:500], at=at)
+        meaning = meaning_of(str(row["code"])) if inserted else None
+        if meaning is None or self._is_before_installation(int(row["meter_no"]), at):  # type: ignore[call-overload]
+            return []
+        kind, raises = meaning
+        detail = f"event {row['code']}" + (f": {row['detail']}" if row["detail"] else "")
+        return apply_conditions(conn, [Condition(str(row["meter_id"]), kind, raises, at, detail)])
+
+    def _is_before_installation(self, meter_no: int, at: dt.datetime) -> bool:
+        """Return whether an event is dated before its meter was installed: kept, and no alarm."""
+        row = self.connection().execute("select installed_on from meter where meter_no = %s", (meter_no,)).fetchone()
+        return row is not None and row[0] is not None and at.date() < row[0]
 
     def progress(self) -> dict[tuple[str, int], tuple[int, int]]:
         """Return next offset and watermark of each partition."""

@@ -6,6 +6,9 @@ from typing import Any
 
 from console.billing_words import BILLING_WORDS
 from console.code_words import EVENTS, REJECT_ACTIONS_ZH, REJECTS
+from metering.alarm.catalogue import KINDS
+from metering.alarm.words import words_of as alarm_words_of
+from metering.detect.events import meaning_of
 from schemas.quality import Quality
 from schemas.reject import OPERATOR_ACTIONS, RejectCode
 
@@ -99,16 +102,9 @@ _WORDS: dict[str, tuple[str, str]] = {
     "acknowledged": ("已确认", "acknowledged"),
     "returned": ("已恢复未确认", "returned, unacknowledged"),
     "cleared": ("已恢复", "cleared"),
-    "kind_silent": ("无读数", "Silent"),
-    "kind_tamper": ("开盖或干扰", "Tamper"),
-    "means_silent": (
-        "连续多个周期没有读数：停电、通信或电表故障。",
-        "No reading for several intervals: its power, its communication or the meter itself failed.",
-    ),
-    "means_tamper": (
-        "电表报告开盖、强磁或反向：现场查看封印和接线。",
-        "The meter reports an opened cover, a magnetic field or reversed current: check seals and wiring on site.",
-    ),
+    "shelved": ("已搁置", "shelved"),
+    "suppressed": ("已抑制", "suppressed"),
+    "out_of_service": ("停用", "out of service"),
     # a meter
     "meter": ("电表", "Meter"),
     "power_now": ("最近时段功率", "Power, newest interval"),
@@ -290,11 +286,12 @@ class Words(dict[str, str]):
 
     def kind(self, kind: str) -> str:
         """Return the word of an alarm kind; one without a word is shown as it is."""
-        return self.get(f"kind_{kind}", kind)
+        return alarm_words_of(kind, LANGUAGES[self.place]).name
 
     def means(self, kind: str) -> str:
         """Return what an alarm of a kind means and asks for."""
-        return self.get(f"means_{kind}", "")
+        said = alarm_words_of(kind, LANGUAGES[self.place])
+        return ("", " ")[self.place].join(filter(None, (said.meaning, said.action)))
 
     def bill_state(self, state: str) -> str:
         """Return the word of a bill's state."""
@@ -323,7 +320,12 @@ class Words(dict[str, str]):
     def event(self, code: str) -> str:
         """Return the word of an event code; vendors have many, so one without a word is shown as it is."""
         pair = EVENTS.get(code.lower().replace("-", "_").replace(".", "_"))
-        return pair[self.place] if pair else code
+        if pair:
+            return pair[self.place]
+        meaning = meaning_of(code)
+        if meaning is None:
+            return code
+        return self.kind(meaning[0]) + ("" if meaning[1] else f" · {self['cleared']}")
 
     def reject(self, code: str) -> str:
         """Return the word of a reject code, as the database has it."""
@@ -365,7 +367,7 @@ class Words(dict[str, str]):
     def for_browser(self) -> str:
         """Return what the script says, as JSON."""
         words = {name: self[name] for name in _BROWSER_WORDS}
-        kinds = {name.removeprefix("kind_"): word for name, word in self.items() if name.startswith("kind_")}
+        kinds = {kind: self.kind(kind) for kind in KINDS}
         units = {code: pair[self.place] for code, pair in _CURRENCIES.items()}
         return json.dumps({**words, "kinds": kinds, "units": units}, ensure_ascii=False)
 

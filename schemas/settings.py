@@ -101,6 +101,11 @@ class DetectSettings(_Section):
     silent_intervals: int = Field(3, ge=1, description="a meter is silent after so many of its intervals")
     tamper_clear_s: int = Field(3600, ge=1, description="a tamper alarm clears after so long without an event")
     checkpoint_s: float = Field(5.0, gt=0, description="the detectors' state is written at least so often")
+    nominal_voltage_v: float = Field(230.0, gt=0, le=1e6, description="of a phase, as meters report it")
+    voltage_low_percent: float = Field(10.0, gt=0, lt=100, description="below the nominal voltage; more is an alarm")
+    voltage_high_percent: float = Field(7.0, gt=0, le=100, description="above the nominal voltage; more is an alarm")
+    basic_current_a: float = Field(5.0, gt=0, description="basic current of the meters")
+    stuck_wh: int = Field(50, ge=1, description="energy reported as power while the register stands, until an alarm")
 
 
 class ConsoleSettings(_Section):

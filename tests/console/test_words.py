@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from agents.detect import PRIORITY
 from console.code_words import EVENTS, REJECT_ACTIONS_ZH, REJECTS
 from console.words import _WORDS, LANGUAGES, Words, words_of
-from metering.tamper import CLEARING, RAISING
+from metering.alarm.catalogue import KINDS
+from metering.alarm.life_cycle import State
+from metering.detect.events import CLEARING, RAISING
 from schemas.quality import Quality
 from schemas.reject import RejectCode
 from storage.query import STAGES
@@ -31,7 +32,7 @@ PERIODS = (
     "weekend",
     "holiday",
 )
-ALARM_STATES = ("unacknowledged", "acknowledged", "returned", "cleared")
+ALARM_STATES = tuple(State)
 
 
 def words_used() -> set[str]:
@@ -84,10 +85,10 @@ def test_all_codes_have_words(language: str) -> None:
     for code in RejectCode:
         assert words.reject(code.word) != code.word, code
         assert words.reject_action(code.word), code
-    for event in RAISING | CLEARING:
-        assert event in EVENTS, event
+    for event in (event for table in (RAISING, CLEARING) for codes in table.values() for event in codes):
+        assert event in EVENTS or words.event(event) != event
         assert words.event(event.upper().replace("_", "-")) == words.event(event)
-    for kind in PRIORITY:
+    for kind in KINDS:
         assert words.kind(kind) != kind
         assert words.means(kind)
     for name in (*ALARM_STATES, *STAGES, *(word for flag in Quality for word in flag.words)):
