@@ -11,6 +11,7 @@ import typer
 
 from gridtally.alarm_cli import alarm_app
 from gridtally.bill_cli import bill_app
+from gridtally.case_cli import case_app
 from gridtally.charge_cli import charge_command, usage_command
 from gridtally.contract_cli import contract_app
 from gridtally.dead_letters import letters_app
@@ -56,6 +57,7 @@ app.add_typer(contract_app, name="contract")
 app.add_typer(offer_app, name="offer")
 app.add_typer(letters_app, name="dead-letters")
 app.add_typer(detect_app, name="detect")
+app.add_typer(case_app, name="case")
 app.add_typer(tariff_app, name="tariff")
 app.add_typer(bill_app, name="bill")
 app.add_typer(payment_app, name="payment")

@@ -1,4 +1,4 @@
-"""gridtally detect: the detectors over files; nothing here needs a running system."""
+"""gridtally detect: the theft detector over files of the past (`scan`), and over the ledger (`run`)."""
 
 import json
 import sys
@@ -8,19 +8,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gridtally.options import EXIT_FAILED, EXIT_USAGE, AsJson, fail
+from gridtally.options import EXIT_FAILED, EXIT_USAGE, As, AsJson, Config, DataDir, connect, fail, settings_of
 
 if TYPE_CHECKING:
     from metering.theft.scan import Finding
     from metering.theft.weeks import Weeks
 
-detect_app = typer.Typer(help="Try the detectors on files of the past.", no_args_is_help=True)
+detect_app = typer.Typer(help="Look for theft in files of the past, or in the ledger.", no_args_is_help=True)
 SHOWN = 20
 
 
 @detect_app.callback()
 def detect() -> None:
-    """Try the detectors on files of the past."""
+    """Look for theft in files of the past, or in the ledger."""
 
 
 @detect_app.command()
@@ -61,16 +61,11 @@ def _scan(
     budget: float,
     as_json: bool,
 ) -> None:
-    import zoneinfo
-
     from gridtally.detect_files import ALARMS_HEADER, SCORES_HEADER, read_network, read_readings, write_rows
     from metering.theft.scan import scanned
     from metering.theft.weeks import laid_out
 
-    try:
-        zone = zoneinfo.ZoneInfo(zone_name)
-    except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
-        fail(f"--zone {zone_name}: there is no such time zone; expected a name like Europe/Zurich", EXIT_USAGE)
+    zone = _zone(zone_name)
     net = read_network(network) if network else None
     rows = read_readings(readings)
     weeks = laid_out(rows.meter_ids, rows.meter, rows.start_s, rows.energy_wh, zone)
@@ -85,6 +80,57 @@ def _scan(
     if out[1]:
         write_rows(out[1], SCORES_HEADER, _score_rows(weeks, found))
     _tell(weeks, alarm_rows, as_json=as_json)
+
+
+def _zone(name: str) -> Any:
+    import zoneinfo
+
+    try:
+        return zoneinfo.ZoneInfo(name)
+    except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
+        fail(f"--zone {name}: there is no such time zone; expected a name like Europe/Zurich", EXIT_USAGE)
+
+
+@detect_app.command("run")
+def run_command(
+    *,
+    who: As,
+    weeks: Annotated[int, typer.Option("--weeks", min=2, max=26, help="Whole weeks to look at.")] = 7,
+    zone: Annotated[str, typer.Option("--zone", help="Time zone of the weeks, such as Europe/Zurich.")] = "UTC",
+    data_dir: DataDir = None,
+    config: Config = None,
+    as_json: AsJson = False,
+) -> None:
+    """Look for theft in the last whole weeks of the ledger: scores, alarms, and a case for each new lead.
+
+    Run it once a week; the same facts again change nothing. Example: gridtally detect run --zone Asia/Shanghai --as ann
+    """
+    from storage.theft_run import run_detector
+    from storage.theft_weeks import TheftRunError
+
+    clock = _zone(zone)
+    with connect(settings_of(data_dir, config)) as conn:
+        try:
+            run = run_detector(conn, clock, weeks=weeks, who=who, progress=_note)
+        except TheftRunError as error:
+            fail(f"{error}; nothing was written", EXIT_FAILED)
+    leads = [
+        {"subject": lead.subject, "kind": lead.kind, "raised_at": lead.at.isoformat(), "detail": lead.detail}
+        for lead in run.leads
+    ]
+    if as_json:
+        shown = {"run_no": run.run_no, "is_new": run.is_new, "zone": run.zone, "first_week": run.first_week.isoformat()}
+        shown |= {"end_on": run.end_on.isoformat(), "meters": run.meters, "leads": leads, "cases_opened": run.cases}
+        print(json.dumps({**shown, "notes": run.notes}, indent=1, ensure_ascii=False))
+        return
+    for text in run.notes[:SHOWN]:
+        _note(text)
+    again = "" if run.is_new else ", as the run before: nothing was changed"
+    print(f"run {run.run_no}: {run.meters} meters, {run.first_week} until {run.end_on}, {len(leads)} leads{again}")
+    for lead in leads[:SHOWN]:
+        print(f"{lead['raised_at'][:10]}  {lead['kind']:22} {lead['subject']:20} {lead['detail']}")
+    if run.cases:
+        print(f"{len(run.cases)} cases opened: gridtally case list --state new")
 
 
 def _note(text: str) -> None:

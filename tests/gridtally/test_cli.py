@@ -39,6 +39,12 @@ def commands(group: Any, *words: str) -> Iterator[tuple[tuple[str, ...], Any]]:
 LEAVES = dict(commands(typer.main.get_command(app)))
 SET = ["k", "--tariff", "t", "--start-on", "2026-12-01", "--as", "ann"]
 CALLS: dict[tuple[str, ...], list[str]] = {
+    ("detect", "run"): ["--as", "ann"],
+    ("case", "show"): ["1"],
+    ("case", "take"): ["1", "--as", "ann"],
+    ("case", "confirm"): ["1", "--outcome", "bypass", "--note", "x", "--as", "ann"],
+    ("case", "reject"): ["1", "--outcome", "other", "--note", "x", "--as", "ann"],
+    ("case", "recover"): ["1", "--as", "ann"],
     ("replay",): ["{file}"],
     **{("import", kind): ["{file}", "--as", "ann"] for kind in COLUMNS},
     ("import", "all"): ["{file.parent}", "--as", "ann"],
