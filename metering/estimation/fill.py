@@ -44,7 +44,8 @@ def fill(load: Load, registers: Sequence[tuple[int, int]] = (), known: Help = NO
 
     Args:
         load: The meter's intervals.
-        registers: (epoch s, Wh) of the cumulative register, in any order; one off the grid or outside of the load says nothing.
+        registers: (epoch s, Wh) of the cumulative register, in any order; one off the grid or outside of the load is not
+            used, and a note says so.
         known: What is known besides.
 
     Raises:
@@ -53,6 +54,7 @@ def fill(load: Load, registers: Sequence[tuple[int, int]] = (), known: Help = NO
     notes: list[str] = []
     energy_wh, rung = np.where(load.valid, load.energy_wh, 0), np.where(load.valid, ACTUAL, NONE).astype(np.int64)
     gaps = _runs(load)
+    whole: dict[tuple[int, bool], Shape] = {}
     for span in _spans(load, registers, gaps, notes):
         parts = [(max(first, span.first), min(end, span.end), first, end) for first, end in gaps]
         parts = [part for part in parts if part[0] < part[1]]
@@ -60,13 +62,15 @@ def fill(load: Load, registers: Sequence[tuple[int, int]] = (), known: Help = NO
             continue
         shapes = []
         for low, high, first, end in parts:
-            whole = shape_of(load, np.arange(first, end), known, register=span.missing_wh is not None)
+            kind = first, span.missing_wh is not None
+            if kind not in whole:
+                whole[kind] = shape_of(load, np.arange(first, end), known, register=kind[1])
             cut = slice(low - first, high - first)
-            shapes.append(Shape(whole.weight[cut], whole.rung[cut], whole.note))
-        for (low, high, _, _), estimate in zip(parts, scaled(shapes, span.missing_wh), strict=True):
+            shapes.append(Shape(whole[kind].weight[cut], whole[kind].rung[cut], whole[kind].note))
+        for (low, high, first, _), estimate in zip(parts, scaled(shapes, span.missing_wh), strict=True):
             energy_wh[low:high], rung[low:high] = estimate.energy_wh, estimate.rung
-            if estimate.note:
-                notes.append(f"{_at(load, low)}: {estimate.note}")
+            if estimate.note and f"{_at(load, first)}: {estimate.note}" not in notes[-1:]:
+                notes.append(f"{_at(load, first)}: {estimate.note}")
     return Filled(energy_wh, rung, notes)
 
 
@@ -81,12 +85,16 @@ def _spans(
 ) -> list[_Span]:
     """Return the spans between readings of the register, with what comes before the first and after the last."""
     told: dict[int, int] = {}
+    unused = 0
     for at_s, wh in sorted(registers):
         place = (at_s - load.start_s) // load.interval_s
         if (at_s - load.start_s) % load.interval_s or not 0 <= place <= len(load.valid):
+            unused += 1
             continue
         if told.setdefault(place, wh) != wh:
             raise EstimateError(f"the register has two values at {_at(load, place)}: {told[place]} and {wh} Wh")
+    if unused:
+        notes.append(f"{unused} readings of the register are off the grid or outside of the intervals: not used")
     edges = sorted({0, len(load.valid), *told})
     spans = []
     for first, end in itertools.pairwise(edges):

@@ -26,9 +26,9 @@ WEEKS_WEIGH = (4, 3, 2, 1)
 WEEKS_BACK = 9
 """How far back a valid week is looked for: four weeks before the longest gap."""
 YEAR_WEEKS = 52
-LINE_PARTS = 1
 OWN_PARTS = 2
-"""A short gap is one part a line and two parts the meter's own weekday, where three weeks of that are there."""
+OWN_PARTS_REGISTER = 1
+"""A short gap is one part a line and so many parts the meter's own weekday, where three weeks of that are there."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,7 +112,7 @@ def shape_of(load: Load, cells: Ints, known: Help, *, register: bool) -> Shape:
     weight, rung = np.zeros(len(cells), np.int64), np.full(len(cells), NONE)
     _take(weight, rung, *_outage(load, cells, known), OUTAGE)
     _take(weight, rung, *_check(cells, known), CHECK)
-    _take(weight, rung, *_line(load, cells, known), LINEAR)
+    _take(weight, rung, *_line(load, cells, known, OWN_PARTS_REGISTER if register else OWN_PARTS), LINEAR)
     own, weeks = weekday_mean(load, cells)
     _take(weight, rung, own, weeks >= (1 if register else WEEKS_LEAST), REGISTER if register else WEEKDAY)
     source, there = load.earlier(cells, YEAR_WEEKS)
@@ -194,7 +194,7 @@ def _check(cells: Ints, known: Help) -> tuple[Ints, Bools]:
     return known.check_wh[cells] * UNIT, known.check_valid[cells]
 
 
-def _line(load: Load, cells: Ints, known: Help) -> tuple[Ints, Bools]:
+def _line(load: Load, cells: Ints, known: Help, own_parts: int) -> tuple[Ints, Bools]:
     """Return a line between the levels on both sides of a short gap, in 1/UNIT Wh; with one side it is flat."""
     count = len(cells)
     nothing = np.zeros(count, np.int64), np.zeros(count, np.bool_)
@@ -213,7 +213,7 @@ def _line(load: Load, cells: Ints, known: Help) -> tuple[Ints, Bools]:
     step = np.arange(1, count + 1)
     line = (begin * (count + 1 - step) + end * step) // (count + 1)
     own, weeks = weekday_mean(load, cells)
-    mixed = (LINE_PARTS * line + OWN_PARTS * own) // (LINE_PARTS + OWN_PARTS)
+    mixed = (line + own_parts * own) // (1 + own_parts)
     return np.where(weeks >= WEEKS_LEAST, mixed, line), np.ones(count, np.bool_)
 
 
