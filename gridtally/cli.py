@@ -16,6 +16,7 @@ from gridtally.charge_cli import charge_command, usage_command
 from gridtally.contract_cli import contract_app
 from gridtally.dead_letters import letters_app
 from gridtally.detect_cli import detect_app
+from gridtally.estimate_cli import estimate_command
 from gridtally.impact_cli import impact_command
 from gridtally.master_data import export_app, import_app, open_epoch_command
 from gridtally.meter_cli import meter_app
@@ -67,6 +68,7 @@ app.command("open-epoch")(open_epoch_command)
 app.command("charge")(charge_command)
 tariff_app.command("impact")(impact_command)
 app.command("usage")(usage_command)
+app.command("estimate")(estimate_command)
 
 
 @app.command()

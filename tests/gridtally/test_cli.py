@@ -82,7 +82,13 @@ CALLS: dict[tuple[str, ...], list[str]] = {
 }
 """Arguments that a command must have."""
 READ = ["--at", "2026-11-24T08:00:00Z", "--reason", "x", "--as", "ann"]
-PURE = {("version",), ("bill", "verify"), ("detect", "scan"), *(words for words in LEAVES if words[0] == "tariff")}
+PURE = {
+    ("version",),
+    ("bill", "verify"),
+    ("detect", "scan"),
+    ("estimate",),
+    *(words for words in LEAVES if words[0] == "tariff"),
+}
 """Commands that neither start nor ask anything."""
 NEEDS_NOTHING = {("up",), ("demo",), ("config",), ("bill", "public-key"), *PURE}
 
