@@ -68,6 +68,7 @@ def list_command(
 @case_app.command("show")
 def show_command(case_no: CaseNo, data_dir: DataDir = None, config: Config = None, as_json: AsJson = False) -> None:
     """Show a case: its evidence as it was known when it was opened, and its history. Example: gridtally case show 17"""
+    from metering.theft.field_words import field_words
     from storage.case import fetch_case
 
     with connect(settings_of(data_dir, config)) as conn:
@@ -84,6 +85,7 @@ def show_command(case_no: CaseNo, data_dir: DataDir = None, config: Config = Non
     print("evidence")
     for name, value in case.evidence.items():
         print(f"  {name:24} {plain(str(value))}")
+    print(f"in the field     {field_words(case.kind, 'en')}")
     print("history")
     for event in events:
         print(f"  {event.at:%Y-%m-%d %H:%M} {plain(event.who)}: {event.to_state} {plain(event.note)}")
