@@ -153,6 +153,18 @@ def test_habits_keep_their_local_hour_over_a_clock_change() -> None:
     assert gap(habit, first, first + 48).energy_wh.tolist() == (shown[first : first + 48] * 100).tolist()
 
 
+def test_the_hours_of_the_day_of_the_change_are_told_by_the_clock_of_that_hour() -> None:
+    hours = np.arange(6 * WEEK, dtype=np.int64)
+    load = load_of(MONDAY_S, HOUR, hours, np.ones(len(hours), np.bool_), ZURICH)
+    change = int(dt.datetime(2026, 10, 25, tzinfo=ZURICH).timestamp() - MONDAY_S) // HOUR
+    assert (load.shown_s[change : change + 6] % 86_400 // HOUR).tolist() == [0, 1, 2, 2, 3, 4]
+
+
+def test_what_the_gap_itself_holds_is_never_looked_at() -> None:
+    found = gap(made(7), 4 * WEEK, 6 * WEEK)  # its second week has the four before the gap, not the first of the gap
+    assert (found.energy_wh[WEEK:] == found.energy_wh[:WEEK]).all()
+
+
 # -- registers ---------------------------------------------------------------------------------------------------
 
 
