@@ -12,6 +12,7 @@ from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from console.billing_rest import billing_rest_router
+from console.case_rest import case_rest_router
 from console.error_page import add_error_pages
 from console.pages import page_router
 from console.rest import rest_router
@@ -75,6 +76,7 @@ def create_app(settings: Settings, addresses: Addresses, paper: Paper | None = N
     app.include_router(stream_router(broadcast))
     app.include_router(rest_router(console))
     app.include_router(billing_rest_router(console))
+    app.include_router(case_rest_router(console))
     add_error_pages(app, console)
 
     @app.get("/health", include_in_schema=False)
