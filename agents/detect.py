@@ -214,7 +214,9 @@ class DetectHandler:
                 raise GapError(f"another owner moved {partition} to {row.next_offset}")
             at = _instant(state.silence.watermark_us)
             changes = apply_conditions(conn, self._conditions[partition])
-            now = Silent(silent, changed, self.settings.detect.silent_intervals, at)
+            intervals = self.settings.detect.silent_intervals
+            missing = state.silent(self.registry().meters.interval_s, max(1, intervals - 1))
+            now = Silent(silent, changed, missing, intervals, at)
             changes += silence_changes(conn, partition, state, self.registry(), now)
             if partition == 0 and state.silence.watermark_us:
                 changes += tick(conn, at, {"tamper": self.settings.detect.tamper_clear_s})

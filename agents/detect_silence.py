@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from metering.alarm.condition import Condition
 from metering.detect.gateways import is_silent
 from metering.detect.state import Detectors
-from storage.alarm import AlarmChange, apply_conditions
+from storage.alarm import AlarmChange, apply_conditions, fetch_active
 from storage.alarm_action import suppress, unsuppress
 from storage.registry import Registry
 
@@ -30,6 +30,9 @@ class Silent:
     """Shape (meters,)."""
     changed: NDArray[np.int64]
     """Meters of which that changed."""
+    missing: NDArray[np.bool_]
+    """Which meters are one interval from being silent, or are: a gateway is told by these, so that its own alarm comes before
+    the first of its meters', which fall silent one after the other."""
     intervals: int
     """After how many a meter is silent, for the text."""
     at: dt.datetime
@@ -66,8 +69,10 @@ def _gateways(
 ) -> list[AlarmChange]:
     """Count the partition's part of each gateway, and raise or clear the gateways of which the whole says so."""
     gateways, at = state.gateways, now.at
-    members, missing = gateways.counts(now.silent)
-    if gateways.told == (told := (members.tobytes(), missing.tobytes())):
+    members, missing = gateways.counts(now.missing)
+    standing = sorted(subject for subject, _ in fetch_active(conn, GATEWAY_SILENT))
+    told = members.tobytes(), missing.tobytes(), ",".join(standing).encode()
+    if gateways.told == told:
         return []
     conn.execute("select pg_advisory_xact_lock(%s)", (GATEWAY_LOCK,))
     conn.execute(
@@ -98,5 +103,6 @@ def _gateways(
                 conn, [Condition(gateway_id, GATEWAY_SILENT, is_active=False, at=at, detail=detail)]
             )
             changes += unsuppress(conn, by=gateway_id, at=at)
-    gateways.told = told
+    if not changes:
+        gateways.told = told  # what changed is looked at once more, by then with the gateways that stand
     return changes

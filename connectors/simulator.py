@@ -30,6 +30,11 @@ RESEND_AFTER_S = 20.0
 LIVE_ARRAY_MAX = 200
 OPENED_AFTER_ORIGIN_S = 3 * 86_400
 STOPS_AFTER_LIVE_S = 90
+FAULTS_AFTER_LIVE_S = 60
+"""When a gateway falls silent, a phase is lost and a register begins to stand."""
+QUIET_GATEWAY_FROM = 100
+"""Smaller utilities keep all their gateways."""
+LOW_PHASE_V = 150.0
 OPEN_EVENT_AFTER_LIVE_S = 20
 PROGRESS_S = 0.5
 
@@ -93,6 +98,11 @@ class Utility:
         self.ids = [f"m-{number:05d}" for number in range(1, meters + 1)]
         self.gateway = [f"gw-{number // GATEWAY_METERS + 1:03d}" for number in range(meters)]
         self.bad = {name: place % meters for name, place in BAD_METERS.items()}
+        largest = np.argsort(-self.kind, kind="stable")
+        self.bad |= {"stuck": int(largest[0]), "phase": int(largest[1 % meters])}
+        quiet = meters * 9 // 10 // GATEWAY_METERS * GATEWAY_METERS
+        self.quiet = range(quiet, quiet + GATEWAY_METERS) if meters >= QUIET_GATEWAY_FROM else range(0)
+        """Meters of the gateway that falls silent; they send through it."""
         self._hourly = np.array([kind.hourly_w for kind in KINDS])
         self._import: list[NDArray[np.int64]] = [np.zeros(meters, np.int64)]
         self._export: list[NDArray[np.int64]] = [np.zeros(meters, np.int64)]
@@ -231,6 +241,8 @@ class Simulator:
         if number == self.utility.bad["opened"] and at_s > opened_s:
             at_opening = int(self.utility.registers_wh(opened_s)[0][number])
             shown = at_opening + (shown - at_opening) // 2
+        if number == self.utility.bad["stuck"] and self.live_from_s and at_s > self.live_from_s + FAULTS_AFTER_LIVE_S:
+            shown = int(self.utility.registers_wh(self.live_from_s + FAULTS_AFTER_LIVE_S)[0][number])
         return shown, int(fed[number])
 
     def element(self, number: int, seq: int, *, named: bool, live: bool) -> bytes:
@@ -253,6 +265,10 @@ class Simulator:
                 "current_a": round(abs(power) / voltage, 2),
                 "interval_s": int(self.live_s),
             }
+            if number == self.utility.bad["phase"]:
+                third = LOW_PHASE_V if at_s > self.live_from_s + FAULTS_AFTER_LIVE_S else round(voltage, 1)
+                share = round(abs(power) / voltage / 3, 2)
+                reading |= {"voltage_v": [round(voltage, 1), round(voltage, 1), third], "current_a": [share] * 3}
         return json.dumps(reading, separators=(",", ":")).encode()
 
     def _receipted(self, meter_id: str, seq: int) -> None:
@@ -383,12 +399,20 @@ class Simulator:
                 progress({"state": "live", "sent": self.sender.published, "not_receipted": behind})
 
     def _is_stopped(self, number: int) -> bool:
-        return number == self.utility.bad["stops"] and time.time() > self.live_from_s + STOPS_AFTER_LIVE_S
+        live_s = time.time() - self.live_from_s
+        if number in self.utility.quiet:
+            return live_s > FAULTS_AFTER_LIVE_S
+        return number == self.utility.bad["stops"] and live_s > STOPS_AFTER_LIVE_S
 
     def _send_live(self, number: int, seq: int) -> None:
         self.sent[number] = seq
         self.moved_at[number] = max(self.moved_at[number], time.monotonic() - RESEND_AFTER_S / 2)
         if self._is_stopped(number):
+            return
+        if number in self.utility.quiet:
+            elements = [self.element(number, seq, named=True, live=True)]
+            topic = f"{MQTT_ROOT}/gateways/{self.utility.gateway[number]}/readings"
+            self.sender.publish_later(topic, array_payload(elements))
             return
         topic = f"{MQTT_ROOT}/meters/{self.utility.ids[number]}/readings"
         payload = self.element(number, seq, named=False, live=True)

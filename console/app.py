@@ -11,6 +11,7 @@ from fastapi.staticfiles import StaticFiles
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from console.alarm_rest import alarm_rest_router
 from console.billing_rest import billing_rest_router
 from console.case_rest import case_rest_router
 from console.error_page import add_error_pages
@@ -76,6 +77,7 @@ def create_app(settings: Settings, addresses: Addresses, paper: Paper | None = N
     app.include_router(stream_router(broadcast))
     app.include_router(rest_router(console))
     app.include_router(billing_rest_router(console))
+    app.include_router(alarm_rest_router(console))
     app.include_router(case_rest_router(console))
     add_error_pages(app, console)
 

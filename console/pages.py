@@ -10,6 +10,7 @@ from confluent_kafka import Consumer, KafkaException, TopicPartition
 from fastapi import APIRouter, Path, Query, Request
 from fastapi.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
 
+from console.alarm_pages import add_alarm_pages
 from console.billing_pages import add_billing_pages
 from console.meter_page import DAYS_MAX, meter_page, usage_csv
 from console.room_page import room_page
@@ -51,6 +52,7 @@ def page_router(console: Console) -> APIRouter:
     _add_meter(router, console)
     _add_raw(router, console)
     add_billing_pages(router, console)
+    add_alarm_pages(router, console)
     return router
 
 

@@ -4,6 +4,7 @@ import json
 import re
 from typing import Any
 
+from console.alarm_words import ALARM_WORDS
 from console.billing_words import BILLING_WORDS
 from console.code_words import EVENTS, REJECT_ACTIONS_ZH, REJECTS
 from metering.alarm.catalogue import KINDS
@@ -251,6 +252,7 @@ _WORDS: dict[str, tuple[str, str]] = {
     "incident": ("事件号", "Incident"),
     "retry": ("重试", "Try again"),
     "to_room": ("回到监控", "To the control room"),
+    **ALARM_WORDS,
     **BILLING_WORDS,
 }
 

@@ -203,13 +203,15 @@ def holding(readings: Columns, rows: Int64Column, limits: Limits) -> NDArray[np.
         idle = present & (amperes < MISSING_CURRENT_SHARE * limits.basic_current_a)
         others = (present & (amperes >= limits.basic_current_a)).sum(axis=0) == 2
         mean = volts.mean(axis=0)  # NaN unless there are three phases
-        unbalanced = (np.abs(volts - mean).max(axis=0) > UNBALANCE_SHARE * mean) & ~dead.any(axis=0)
+        unbalanced = (np.abs(volts - mean).max(axis=0) > UNBALANCE_SHARE * mean) & (volts >= LOST_SHARE * nominal).all(
+            axis=0
+        )
     ahead = readings["read_at"][rows] > readings["received_at"][rows] + CLOCK_AHEAD_US
     flags = {
         Holds.LOST_VOLTAGE: (lost & ~live_dead).any(axis=0),
         Holds.CURRENT_WITHOUT_VOLTAGE: live_dead.any(axis=0),
         Holds.LOST_CURRENT: idle.any(axis=0) & others,
-        Holds.VOLTAGE_OUT_OF_RANGE: out.any(axis=0),
+        Holds.VOLTAGE_OUT_OF_RANGE: (out & ~lost & ~live_dead).any(axis=0),
         Holds.UNBALANCE: unbalanced,
         Holds.CLOCK_AHEAD: ahead,
     }

@@ -27,8 +27,8 @@ class Gateways:
         self.names: list[str] = []
         self._number_of: dict[str, int] = {}
         self.of_meter: NDArray[np.int32] = np.full(size, NONE, np.int32)
-        self.told: tuple[bytes, bytes] = (b"", b"")
-        """The counts that were committed last; not kept."""
+        self.told: tuple[bytes, ...] = ()
+        """The counts that were committed last, and what stood then; not kept."""
 
     def grow(self, size: int) -> None:
         """Make room for more meters."""

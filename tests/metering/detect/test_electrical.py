@@ -58,6 +58,9 @@ def holds(**row: Any) -> Holds:
         ((230, 230, 237.2), (1, 1, 1), Holds.UNBALANCE, True),
         ((230, 230, 236.5), (1, 1, 1), Holds.UNBALANCE, False),
         ((230.0,), (1,), Holds.UNBALANCE, False),
+        ((179.3, 230, 230), (0.25, 1, 1), Holds.VOLTAGE_OUT_OF_RANGE, False),  # a lost phase is told as that only
+        ((179.3, 230, 230), (0.24, 1, 1), Holds.VOLTAGE_OUT_OF_RANGE, True),
+        ((179.3, 230, 230), (0.25, 1, 1), Holds.UNBALANCE, False),
     ],
 )
 def test_a_condition_holds_from_its_limit_on(
