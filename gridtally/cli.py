@@ -20,6 +20,7 @@ from gridtally.estimate_cli import estimate_command
 from gridtally.impact_cli import impact_command
 from gridtally.master_data import export_app, import_app, open_epoch_command
 from gridtally.meter_cli import meter_app
+from gridtally.notify_cli import notify_app
 from gridtally.offer_cli import offer_app
 from gridtally.options import (
     EXIT_FAILED,
@@ -51,6 +52,7 @@ app = typer.Typer(
 worker_app = typer.Typer(help="Run one worker of a deployment with its own services.", no_args_is_help=True)
 app.add_typer(worker_app, name="worker")
 app.add_typer(alarm_app, name="alarm")
+app.add_typer(notify_app, name="notify")
 app.add_typer(import_app, name="import")
 app.add_typer(export_app, name="export")
 app.add_typer(meter_app, name="meter")
