@@ -92,6 +92,22 @@ def test_a_thief_has_an_alarm_and_a_case_with_money_and_a_second_run_changes_not
         assert rows_of(conn) == before
 
 
+def test_other_facts_make_a_new_run_but_what_stands_is_not_said_again(database: str) -> None:
+    with psycopg.connect(database, autocommit=True) as conn:
+        made(conn)
+        first = run(conn)
+        before = {table: rows for table, rows in rows_of(conn).items() if table.startswith(("alarm", "theft_case"))}
+        conn.execute("insert into meter (meter_no, meter_id, parent_id) values (99, 'T9', 'feeder-1/T9')")
+        again = run(conn)
+        assert again.is_new
+        assert again.run_no > first.run_no
+        assert again.changes == []
+        assert again.cases == []
+        after = rows_of(conn)
+        assert {table: after[table] for table in before} == before
+        assert any(note.startswith("feeder-1/T9 has no members") for note in again.notes)
+
+
 def test_an_event_of_tampering_within_seven_days_of_the_fall_joins_it(database: str) -> None:
     with psycopg.connect(database, autocommit=True) as conn:
         made(conn)
