@@ -51,8 +51,12 @@ def silence_changes(
         registry: Master data.
         now: Who is silent.
     """
-    changes = _gateways(conn, partition, state, registry, now)
-    return changes + apply_conditions(conn, [_meter(registry, number, now) for number in now.changed.tolist()])
+    said = [_meter(registry, number, now) for number in now.changed.tolist()]
+    heard = apply_conditions(
+        conn, [item for item in said if not item.is_active]
+    )  # those first: they end while they are hidden
+    hidden = _gateways(conn, partition, state, registry, now)
+    return heard + hidden + apply_conditions(conn, [item for item in said if item.is_active])
 
 
 def _meter(registry: Registry, number: int, now: Silent) -> Condition:

@@ -242,17 +242,8 @@ def fetch_performance(conn: psycopg.Connection[Any], since: dt.datetime, until: 
         {**span, "stale": STALE_S},
     ).fetchone()
     assert row is not None
-    waits = conn.execute(
-        "select percentile_cont(array[0.5, 0.9]) within group (order by extract(epoch from acknowledged_at - raised_at))"
-        " from alarm where acknowledged_at >= %(since)s and acknowledged_at < %(until)s",
-        span,
-    ).fetchone()
-    held = conn.execute(
-        "select kind, percentile_cont(0.5) within group (order by extract(epoch from cleared_at - raised_at))"
-        " from alarm where cleared_at >= %(since)s and cleared_at < %(until)s group by 1 order by 1",
-        span,
-    ).fetchall()
-    p50, p90 = (waits[0] if waits and waits[0] else None) or (None, None)
+    waits, held = _times(conn, span)
+    p50, p90 = waits
     length_s = (until - since).total_seconds()
     return Performance(
         since, until, raised,
@@ -268,8 +259,26 @@ def fetch_performance(conn: psycopg.Connection[Any], since: dt.datetime, until: 
         by_priority=[_share(name, count, raised) for name, count in priorities],
         acknowledge_p50_s=p50,
         acknowledge_p90_s=p90,
-        duration_p50_s={kind: float(seconds) for kind, seconds in held},
+        duration_p50_s=held,
     )  # fmt: skip
+
+
+def _times(
+    conn: psycopg.Connection[Any], span: dict[str, Any]
+) -> tuple[tuple[float | None, float | None], dict[str, float]]:
+    """Return p50 and p90 until people acknowledged, s, and by kind the median time that the condition held."""
+    waits = conn.execute(
+        "select percentile_cont(array[0.5, 0.9]) within group (order by extract(epoch from acknowledged_at - raised_at))"
+        " from alarm where acknowledged_at >= %(since)s and acknowledged_at < %(until)s",
+        span,
+    ).fetchone()
+    held = conn.execute(
+        "select kind, percentile_cont(0.5) within group (order by extract(epoch from cleared_at - raised_at))"
+        " from alarm where cleared_at >= %(since)s and cleared_at < %(until)s group by 1 order by 1",
+        span,
+    ).fetchall()
+    p50, p90 = (waits[0] if waits and waits[0] else None) or (None, None)
+    return (p50, p90), {kind: float(seconds) for kind, seconds in held}
 
 
 def _share(name: str, count: int, whole: int) -> Share:
