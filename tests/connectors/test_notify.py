@@ -25,6 +25,7 @@ from metering.alarm.condition import Condition
 from schemas.settings import Settings
 from storage.alarm import apply_conditions
 from storage.notification import LEASE_S, plan, take
+from storage.receiver import retry
 from tests.connectors.brokers import mosquitto, wait
 
 NOW = dt.datetime(2026, 11, 24, 12, 10, tzinfo=dt.UTC)
@@ -172,6 +173,19 @@ def test_an_answer_that_is_final_is_not_tried_again(conn: psycopg.Connection, we
     web.answers = [answer]
     go(conn)
     assert states(conn) == {"failed": 1}
+
+
+def test_what_has_failed_goes_out_when_a_person_asks_for_it_with_the_same_id(
+    conn: psycopg.Connection, web: Web
+) -> None:
+    rule(conn, receiver(conn, "desk", web.url))
+    alarm(conn, "m-1")
+    web.answers = [404]
+    go(conn)
+    retry(conn, "ann", 1, NOW)
+    conn.execute("update notification set next_try_at = %s", (NOW,))
+    go(conn)
+    assert (len(web.got), len(web.ids), states(conn)) == (2, 1, {"sent": 1})
 
 
 def test_a_redirect_is_not_followed(conn: psycopg.Connection, web: Web) -> None:
