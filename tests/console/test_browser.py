@@ -76,7 +76,7 @@ def test_a_new_alarm_waits_behind_the_button_and_no_row_moves(browser: Browser, 
     shown = browser.text("#alarm-rows")
     assert OPENED in shown
     assert "强磁" in shown
-    assert "现场查看封印和接线" in shown
+    assert "再派人带封印清单现场核查" in shown
     assert "event magnetic_field" not in shown
 
 

@@ -37,7 +37,9 @@ def pages(lane: Lane) -> list[str]:
     ]
     ((bill_id,),) = lane.stack.sql("select min(bill_id) from bill")
     bills = ["/bills", f"/bills/{bill_id}", f"/accounts/{ACCOUNT}"]
-    return ["/", *meters, *bills, raw_path(lane, HISTORY), refused_path(lane)]
+    ((alarm_id,),) = lane.stack.sql("select min(alarm_id) from alarm")
+    alarms = ["/alarms", f"/alarms/{alarm_id}", "/alarms/kinds", "/alarms/performance"]
+    return ["/", *meters, *bills, *alarms, raw_path(lane, HISTORY), refused_path(lane)]
 
 
 def test_no_page_complains_in_any_language_and_theme(browser: Browser, lane: Lane) -> None:

@@ -36,6 +36,16 @@ BILLING_PATHS = {
 """Tried in test_billing_pages.py; what changes anything there asks for its user."""
 CASE_PATHS = {"/api/v1/cases", "/api/v1/cases/{case_no}"}
 """Tried in test_case_rest.py."""
+ALARM_PATHS = {
+    "/api/v1/alarm-kinds",
+    "/api/v1/alarms/acknowledge",
+    "/api/v1/alarms/out-of-service",
+    "/api/v1/alarms/performance",
+    "/api/v1/alarms/return-to-service",
+    "/api/v1/alarms/{alarm_id}",
+    *(f"/api/v1/alarms/{{alarm_id}}/{word}" for word in ("assign", "comment", "reset", "shelve", "unshelve")),
+}
+"""Tried in test_alarm_pages.py."""
 PATHS = {
     "/api/v1/meters/{meter_id}",
     "/api/v1/meters/{meter_id}/readings",
@@ -68,7 +78,7 @@ def span_of(lane: Lane) -> dict[str, str]:
 
 
 def test_every_path_of_the_document_answers_as_it_says(document: dict[str, Any], lane: Lane) -> None:
-    assert set(document["paths"]) == PATHS | BILLING_PATHS | CASE_PATHS
+    assert set(document["paths"]) == PATHS | BILLING_PATHS | CASE_PATHS | ALARM_PATHS
     for path in sorted(PATHS):
         methods = document["paths"][path]
         assert set(methods) == {"get"}, "what meters sent is only read"
@@ -92,7 +102,7 @@ def test_the_document_describes_objects_field_by_field(document: dict[str, Any])
 
 def test_what_changes_anything_asks_for_its_user(document: dict[str, Any]) -> None:
     changing = [methods["post"] for methods in document["paths"].values() if "post" in methods]
-    assert len(changing) == 6
+    assert len(changing) == 14
     for method in changing:
         (header,) = [item for item in method["parameters"] if item["in"] == "header"]
         assert header["name"] == "X-Gridtally-User"

@@ -53,7 +53,9 @@ def test_every_word_that_is_used_is_there() -> None:
 
 def test_no_word_is_kept_that_nothing_uses() -> None:
     dynamic = {*PERIODS, *ALARM_STATES, *STAGES, *(word for flag in Quality for word in flag.words), "actual"}
-    others = [path for path in SOURCES if path.name not in ("words.py", "code_words.py", "billing_words.py", "alarm_words.py")]
+    others = [
+        path for path in SOURCES if path.name not in ("words.py", "code_words.py", "billing_words.py", "alarm_words.py")
+    ]
     quoted = set(re.findall(r'"([a-z_0-9]+)"', "".join(path.read_text("utf-8") for path in others)))
     browser = set(re.findall(r"words\.([a-z_]+)", (CONSOLE / "static" / "live.js").read_text("utf-8")))
     patterns = ("kind_", "means_", "priority_", "letter_", "state_", "bill_kind_", "action_", "hold_", "change_")

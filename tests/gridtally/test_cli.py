@@ -19,10 +19,10 @@ from typer.testing import CliRunner
 import gridtally
 from gridtally.cli import app
 from gridtally.dead_letters import plain
-from gridtally.master_data import COLUMNS
 from schemas.reject import RejectCode
 from tests.connectors.brokers import NOWHERE
 from tests.fixtures.stack import ROOT, Stack
+from tests.gridtally.calls import CALLS, READ, SET
 
 runner = CliRunner()
 
@@ -37,59 +37,12 @@ def commands(group: Any, *words: str) -> Iterator[tuple[tuple[str, ...], Any]]:
 
 
 LEAVES = dict(commands(typer.main.get_command(app)))
-SET = ["k", "--tariff", "t", "--start-on", "2026-12-01", "--as", "ann"]
-CALLS: dict[tuple[str, ...], list[str]] = {
-    ("detect", "run"): ["--as", "ann"],
-    ("case", "show"): ["1"],
-    ("case", "take"): ["1", "--as", "ann"],
-    ("case", "confirm"): ["1", "--outcome", "bypass", "--note", "x", "--as", "ann"],
-    ("case", "reject"): ["1", "--outcome", "other", "--note", "x", "--as", "ann"],
-    ("case", "recover"): ["1", "--as", "ann"],
-    ("replay",): ["{file}"],
-    **{("import", kind): ["{file}", "--as", "ann"] for kind in COLUMNS},
-    ("import", "all"): ["{file.parent}", "--as", "ann"],
-    ("import", "tariff"): ["{file}", "--as", "ann"],
-    ("contract", "tariff"): ["k", "--tariff", "t", "--start-on", "2026-12-01", "--as", "ann"],
-    ("contract", "end"): ["k", "--on", "2026-12-01", "--as", "ann"],
-    ("contract", "show"): ["k"],
-    ("offer", "make"): [*SET, "--valid-until", "2026-12-31"],
-    ("offer", "show"): ["1"],
-    ("offer", "accept"): ["1", "--as", "ann"],
-    ("offer", "decline"): ["1", "--as", "ann"],
-    ("meter", "exchange"): [
-        *("--service-point", "p", "--old", "m", "--final-kwh", "1", "--new", "n", "--initial-kwh", "0.001"),
-        *("--at", "2026-11-24T08:00:00Z", "--reason", "x", "--as", "ann"),
-    ],
-    ("meter", "reading"): [*("m", "--import-kwh", "1", "--at", "2026-11-24T08:00:00Z", "--reason", "x", "--as", "ann")],
-    ("open-epoch",): ["m", "--at", "2026-11-24T08:00:00Z", "--reason", "x", "--as", "ann"],
-    ("dead-letters", "show"): ["1"],
-    ("dead-letters", "replay"): ["1"],
-    ("notify", "receiver", "add"): ["r", "--channel", "mail", "--address", "a@example.org", "--as", "ann"],
-    **{("notify", *words): ["r", "--as", "ann"] for words in (("receiver", "remove"), ("rule", "add"))},
-    **{("notify", *words): ["1", "--as", "ann"] for words in (("rule", "remove"), ("retry",))},
-    ("charge",): ["a"],
-    ("usage",): ["p", "--from", "2026-11-01T00:00:00Z", "--to", "2026-11-02T00:00:00Z"],
-    ("statement",): ["a"],
-    ("audit",): ["a"],
-    ("payment", "record"): [*("a", "--amount", "1", "--on", "2026-11-02", "--reference", "r", "--as", "ann")],
-    ("payment", "import"): ["{file}", "--as", "ann"],
-    ("bill", "run"): ["--cycle", "2026-10", "--as", "ann"],
-    ("bill", "issue"): ["#1", "--as", "ann"],
-    ("bill", "send"): ["--as", "ann"],
-    ("bill", "approve"): ["1", "--as", "ann"],
-    ("bill", "reject"): ["1", "--as", "ann"],
-    ("bill", "amend"): [*("b", "--amount", "1", "--reason", "x", "--as", "ann")],
-    **{("bill", word): ["b", "--reason", "x", "--as", "ann"] for word in ("release", "delete", "cancel", "rebill")},
-    **{("bill", word): ["b"] for word in ("show", "explain")},
-    **{("bill", word): ["b", "-o", "{file}"] for word in ("pdf", "html", "bundle")},
-}
-"""Arguments that a command must have."""
-READ = ["--at", "2026-11-24T08:00:00Z", "--reason", "x", "--as", "ann"]
 PURE = {
     ("version",),
     ("bill", "verify"),
     ("detect", "scan"),
     ("estimate",),
+    ("alarm", "kinds"),
     *(words for words in LEAVES if words[0] == "tariff"),
 }
 """Commands that neither start nor ask anything."""

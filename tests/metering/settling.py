@@ -49,9 +49,7 @@ def make_meters() -> Meters:
     )
 
 
-def make_batch(
-    readings: Sequence[tuple[int, int, int]], first_offset: int = 0, origin_us: int = START_US
-) -> Columns:
+def make_batch(readings: Sequence[tuple[int, int, int]], first_offset: int = 0, origin_us: int = START_US) -> Columns:
     """Return a batch of (meter number, quarter, register Wh), one frame each."""
     count = len(readings)
     columns: Columns = {
