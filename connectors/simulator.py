@@ -28,7 +28,8 @@ BAD_METERS = {"opened": 7, "stops": 111, "repeats": 222, "rubbish": 333}
 """Places of the misbehaving meters among each 500 (in smaller utilities, modulo their size)."""
 RESEND_AFTER_S = 20.0
 LIVE_ARRAY_MAX = 200
-OPENED_AFTER_ORIGIN_S = 3 * 86_400
+OPENED_DAYS_AGO, HONEST_DAYS_MIN = 13, 3
+"""The opened meter counts half since so long: the last whole week then is stolen from whole, whatever day it is."""
 STOPS_AFTER_LIVE_S = 90
 FAULTS_AFTER_LIVE_S = 60
 """When a gateway falls silent, a phase is lost and a register begins to stand."""
@@ -182,7 +183,14 @@ class Simulator:
             return state
         now_slot = int(time.time()) // SLOT_S * SLOT_S
         today_s = (now_slot + ZONE_OFFSET_S) // 86_400 * 86_400 - ZONE_OFFSET_S
-        return {"meters": meters, "seed": seed, "origin_s": today_s - days * 86_400, "stretches": []}
+        honest_days = max(HONEST_DAYS_MIN, days - OPENED_DAYS_AGO)
+        return {
+            "meters": meters,
+            "seed": seed,
+            "origin_s": today_s - days * 86_400,
+            "honest_s": honest_days * 86_400,
+            "stretches": [],
+        }
 
     def save(self) -> None:
         """Keep the stretches: with the seed they are everything that a meter remembers."""
@@ -233,11 +241,16 @@ class Simulator:
             self._truth_cache = at_s, self.utility.registers_wh(at_s)
         return self._truth_cache[1]
 
+    @property
+    def _opened_s(self) -> int:
+        """Return when the opened meter was opened, epoch s."""
+        return int(self._state["origin_s"] + self._state.get("honest_s", HONEST_DAYS_MIN * 86_400))
+
     def reported_wh(self, number: int, at_s: float) -> tuple[int, int]:
         """Return the registers that a meter shows: the opened one counts half since it was opened."""
         used, fed = self.truth_wh(at_s)
         shown = int(used[number])
-        opened_s = self._state["origin_s"] + OPENED_AFTER_ORIGIN_S
+        opened_s = self._opened_s
         if number == self.utility.bad["opened"] and at_s > opened_s:
             at_opening = int(self.utility.registers_wh(opened_s)[0][number])
             shown = at_opening + (shown - at_opening) // 2
@@ -424,18 +437,18 @@ class Simulator:
             self.sender.publish_later(topic, payload)
 
     def _send_events(self) -> None:
-        at_s = self.live_from_s + OPEN_EVENT_AFTER_LIVE_S
-        if "opened" in self._events_sent or time.time() < at_s:
-            return
-        self._events_sent.add("opened")
-        event = {
-            "seq": int(at_s) - self.utility.origin_s,
-            "at": int(at_s),
-            "code": "cover_open",
-            "detail": "terminal cover",
-        }
-        meter_id = self.utility.ids[self.utility.bad["opened"]]
-        self.sender.publish_later(f"{MQTT_ROOT}/meters/{meter_id}/events", json.dumps(event).encode())
+        """Send the opened meter's events: of the day it was opened, and of somebody who is there again now."""
+        opened_s = self._opened_s
+        for name, at_s, detail in (
+            ("opened", opened_s, "meter cover"),
+            ("again", int(self.live_from_s) + OPEN_EVENT_AFTER_LIVE_S, "terminal cover"),
+        ):
+            if name in self._events_sent or time.time() < at_s:
+                continue
+            self._events_sent.add(name)
+            event = {"seq": at_s - self.utility.origin_s, "at": at_s, "code": "cover_open", "detail": detail}
+            meter_id = self.utility.ids[self.utility.bad["opened"]]
+            self.sender.publish_later(f"{MQTT_ROOT}/meters/{meter_id}/events", json.dumps(event).encode())
 
     def _resend(self, now: float) -> None:
         """Send again what a meter has sent and no receipt covers for a while."""

@@ -1,8 +1,10 @@
 """`gridtally demo` and `gridtally simulate`: a small utility alive."""
 
 import json
+import os
 import shlex
 import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -16,7 +18,7 @@ from connectors.embedded.process import ProcessSpec
 from connectors.simulated_customers import write_master_files
 from connectors.simulator import SLOT_S, Simulator, Utility
 from connectors.supervisor import Supervisor
-from gridtally.demo_bills import bill_the_past
+from gridtally.demo_bills import CLERK, bill_the_past
 from gridtally.running import EXIT_CANNOT_START, say, start
 from schemas.addresses import Addresses
 from schemas.settings import Loaded, Settings
@@ -26,6 +28,7 @@ from storage.first_tariffs import TARIFFS_DIR
 from storage.master_import import find_master_files, import_files
 from storage.registry import import_tariff
 
+STOP_S = 10.0
 TURN_S = 0.1
 PROGRESS_FILE = "simulator.json"
 PRINT_S = 5.0
@@ -130,6 +133,7 @@ def run_demo(loaded: Loaded, config: Path | None, *, days: int, meters: int, liv
     path.unlink(missing_ok=True)
     told: dict[str, Any] = {}
     is_said = False
+    theft: subprocess.Popen[bytes] | None = None
     while not supervisor.stopping:
         supervisor.turn()
         time.sleep(TURN_S)
@@ -141,7 +145,11 @@ def run_demo(loaded: Loaded, config: Path | None, *, days: int, meters: int, liv
             ready_s = time.monotonic() - began
             _bill(supervisor, loaded.settings)
             _say_what_next(supervisor, loaded.settings, ready_s)
+            theft = _look_for_theft(loaded.settings)
     shown.close()
+    if theft is not None and theft.poll() is None:
+        theft.terminate()
+        theft.wait(STOP_S)
     say("stopping")
     began = time.monotonic()
     supervisor.stop()
@@ -159,6 +167,24 @@ def _bill(supervisor: Supervisor, settings: Settings) -> None:
         return
     if billed is not None:
         say(f"{billed.issued} bills issued, {billed.held} held for a look")
+
+
+def _look_for_theft(settings: Settings) -> "subprocess.Popen[bytes]":
+    """Begin to look for theft in the history, beside everything else, as a timer would each night; what it says is in its log."""
+    command = [
+        sys.executable,
+        "-m",
+        "gridtally",
+        "detect",
+        "run",
+        "--as",
+        CLERK,
+        "--data-dir",
+        str(settings.data_dir.resolve()),
+    ]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
+    with (settings.data_dir / "log" / "theft.log").open("ab") as log:
+        return subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
 
 
 def _add_simulator(supervisor: Supervisor, settings: Settings, *, days: int, meters: int, live_s: float) -> None:
@@ -188,6 +214,8 @@ def _say_what_next(supervisor: Supervisor, settings: Settings, seconds: float) -
         f"  look      {command} status {where}\n"
         f"  check     {command} check {where}\n"
         f"  refused   {command} dead-letters list {where}\n"
+        f"  alarms    {supervisor.addresses.console}/alarms (faults begin a minute from now, and are told within six)\n"
+        f"  theft     {command} case list {where} (looked for now: about half a minute)\n"
         "  break it  kill -9 any process that `status` names, and check again\n"
         "Ctrl-C stops everything"
     )

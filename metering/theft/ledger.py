@@ -197,4 +197,30 @@ def leads_of(
             leads.append(Lead(node, FEEDER_KINDS[alarm.kind], at, alarm.detail, None))
         elif alarm.kind.startswith("network_"):
             notes.append(f"{network.node_of.get(name, name)}: {alarm.detail}")
+    told = {lead.subject for lead in leads}
+    leads += [
+        lead
+        for name in sorted(set(event_days) & set(row_of) - told)
+        if (
+            lead := _joined(
+                weeks, name, row_of[name], beside.get(network.parent_of.get(name, ""), []), event_days[name]
+            )
+        )
+    ]
     return leads, notes
+
+
+def _joined(weeks: Weeks, name: str, row: int, beside: Sequence[int], event_days: Sequence[dt.date]) -> Lead | None:
+    """Return the lead of a meter with an event of tampering beside a fall (T10), whatever the shape of the fall looks like.
+
+    Its neighbours must not have fallen with it.
+    """
+    last = len(weeks.monday) - 1
+    if np.isfinite(_daily(weeks, row)).sum() < 14:
+        return None
+    fall = fall_of(weeks, row, beside, last)
+    steady = fall.neighbours_percent is None or abs(fall.neighbours_percent) <= NEIGHBOURS_PERCENT
+    if kind_of(fall, event_days) != "theft_tamper_and_drop" or not steady:
+        return None
+    detail = f"an event of tampering beside the fall; {fall.percent:+d} % less from {fall.day} on"
+    return Lead(name, "theft_tamper_and_drop", weeks.bounds(last)[1].astimezone(dt.UTC), detail, fall)

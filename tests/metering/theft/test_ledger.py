@@ -8,7 +8,8 @@ import pytest
 
 from metering.alarm.catalogue import KINDS
 from metering.theft.field_words import FIELD_WORDS, field_words
-from metering.theft.ledger import LIVE_KINDS, THEFT_KINDS, Fall, fall_of, kind_of, network_of
+from metering.theft.ledger import LIVE_KINDS, THEFT_KINDS, Fall, fall_of, kind_of, leads_of, network_of
+from metering.theft.scan import Finding
 from metering.theft.weeks import Weeks
 
 DAY = dt.date(2026, 10, 5)
@@ -75,3 +76,28 @@ def test_missing_energy_is_the_usual_week_less_what_was_shown() -> None:
     assert found.missing_wh == (25_200, 25_200, 25_200)
     energy[0, 5, 6] = np.nan
     assert fall_of(weeks, 0, [0, 1], 5).missing_wh[1] == 13 * 1800, "a gap is no theft"
+
+
+@pytest.mark.parametrize(
+    ("share", "event_day", "neighbours_share", "is_lead"),
+    [
+        (0.80, 7, 1.0, True),
+        (0.82, 7, 1.0, False),  # a fall of 18 %
+        (0.80, 8, 1.0, False),
+        (0.50, -7, 0.85, True),
+        (0.50, -7, 0.83, False),  # its neighbours fell by 17 %
+        (1.50, 0, 1.0, False),
+    ],
+)
+def test_tampering_beside_a_fall_is_a_lead_though_the_scan_called_it_an_honest_change(
+    share: float, event_day: int, neighbours_share: float, is_lead: bool
+) -> None:
+    energy = np.full((3, 6, 7, 24), 100.0)
+    energy[0, 4:] *= share
+    energy[1:, 4:] *= neighbours_share
+    weeks = Weeks(["a", "b", "c"], [DAY + dt.timedelta(weeks=week - 4) for week in range(6)], zoneinfo.ZoneInfo("UTC"),
+                  energy, np.ones(3), 3600, 0)  # fmt: skip
+    nothing = Finding(np.zeros((3, 6)), [[""] * 6] * 3, 3, [], ["a", "b", "c"])
+    network = network_of({"a": "T1", "b": "T1", "c": "T1"})
+    leads, _ = leads_of(weeks, nothing, network, {"a": [DAY + dt.timedelta(days=event_day)]})
+    assert [(lead.subject, lead.kind) for lead in leads] == ([("a", "theft_tamper_and_drop")] if is_lead else [])
