@@ -1,7 +1,6 @@
 """`gridtally demo` and `gridtally simulate`: a small utility alive."""
 
 import json
-import os
 import shlex
 import signal
 import subprocess
@@ -14,7 +13,7 @@ import psycopg
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from connectors.embedded.process import ProcessSpec
+from connectors.embedded.process import ProcessSpec, spawn
 from connectors.simulated_customers import write_master_files
 from connectors.simulator import SLOT_S, Simulator, Utility
 from connectors.supervisor import Supervisor
@@ -182,9 +181,9 @@ def _look_for_theft(settings: Settings) -> "subprocess.Popen[bytes]":
         "--data-dir",
         str(settings.data_dir.resolve()),
     ]
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
-    with (settings.data_dir / "log" / "theft.log").open("ab") as log:
-        return subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+    root = Path(__file__).parent.parent
+    spec = ProcessSpec("theft", command, lambda: True, environment={"PYTHONPATH": str(root)})
+    return spawn(spec, settings.data_dir / "log" / "theft.log")
 
 
 def _add_simulator(supervisor: Supervisor, settings: Settings, *, days: int, meters: int, live_s: float) -> None:
