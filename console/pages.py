@@ -12,6 +12,7 @@ from fastapi.responses import HTMLResponse, PlainTextResponse, RedirectResponse,
 
 from console.alarm_pages import add_alarm_pages
 from console.billing_pages import add_billing_pages
+from console.case_pages import add_case_pages
 from console.meter_page import DAYS_MAX, meter_page, usage_csv
 from console.room_page import room_page
 from console.web import Console, DatabaseAwayError, KafkaAwayError, words_for
@@ -53,6 +54,7 @@ def page_router(console: Console) -> APIRouter:
     _add_raw(router, console)
     add_billing_pages(router, console)
     add_alarm_pages(router, console)
+    add_case_pages(router, console)
     return router
 
 

@@ -299,6 +299,10 @@ class Words(dict[str, str]):
         """Return the word of a bill's state."""
         return self[f"state_{state}"]
 
+    def case_state(self, state: str) -> str:
+        """Return the word of a theft case's state."""
+        return self[f"case_state_{state}"]
+
     def bill_kind(self, kind: str) -> str:
         """Return the word of a kind of bill."""
         return self[f"bill_kind_{kind}"]

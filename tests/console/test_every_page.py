@@ -38,7 +38,7 @@ def pages(lane: Lane) -> list[str]:
     ((bill_id,),) = lane.stack.sql("select min(bill_id) from bill")
     bills = ["/bills", f"/bills/{bill_id}", f"/accounts/{ACCOUNT}"]
     ((alarm_id,),) = lane.stack.sql("select min(alarm_id) from alarm")
-    alarms = ["/alarms", f"/alarms/{alarm_id}", "/alarms/kinds", "/alarms/performance"]
+    alarms = ["/alarms", f"/alarms/{alarm_id}", "/alarms/kinds", "/alarms/performance", "/cases"]
     return ["/", *meters, *bills, *alarms, raw_path(lane, HISTORY), refused_path(lane)]
 
 
