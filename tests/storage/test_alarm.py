@@ -113,7 +113,7 @@ def test_every_order_of_arrival_of_a_kind_without_delay_comes_to_the_same_alarm(
     ends = set()
     with psycopg.connect(database, autocommit=True) as conn:
         for order in itertools.permutations(words):
-            conn.execute("truncate alarm, alarm_condition, alarm_transition")
+            conn.execute("truncate alarm, alarm_condition, alarm_transition cascade")
             for word in order:
                 apply_conditions(conn, [word])
             tick(conn, at(3_000))
@@ -281,7 +281,7 @@ class Desk(RuleBasedStateMachine):
     @initialize()
     def begin(self) -> None:
         self.conn.execute(
-            "truncate alarm, alarm_condition, alarm_transition, alarm_suppression, alarm_out_of_service, outbox"
+            "truncate alarm, alarm_condition, alarm_transition, alarm_suppression, alarm_out_of_service, outbox cascade"
         )
         self.now = 0.0
 
