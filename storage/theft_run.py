@@ -15,6 +15,7 @@ from metering.theft.ledger import LIVE_KINDS, THEFT_KINDS, Lead, Network, leads_
 from metering.theft.scan import scanned
 from metering.theft.weeks import Weeks, WeeksError
 from storage.alarm import AlarmChange, apply_conditions
+from storage.alarm_action import announce
 from storage.audit import write_audit
 from storage.case import open_cases
 from storage.case_evidence import Evidence, evidence_of
@@ -184,7 +185,7 @@ def _write(conn: psycopg.Connection[Any], found: _Found, run: TheftRun, who: str
             [(*score, run.run_no) for score in found.scores],
         )
     end_at = dt.datetime.combine(run.end_on, dt.time(), zoneinfo.ZoneInfo(run.zone)).astimezone(dt.UTC)
-    run.changes = apply_conditions(conn, _conditions(conn, found, end_at))
+    run.changes = announce(conn, apply_conditions(conn, _conditions(conn, found, end_at)))
     run.cases = open_cases(conn, [lead for lead in run.leads if lead.kind in THEFT_KINDS], found.evidence, run.run_no)
     detail = {"weeks_from": run.first_week, "until": run.end_on, "leads": len(run.leads), "cases": run.cases}
     write_audit(conn, who, "theft.run", f"theft-run {run.run_no}", detail)
