@@ -29,7 +29,7 @@ from metering.settlement import (
     settle_batch,
 )
 from metering.state import MeterStates
-from monitoring.clock import now_us
+from monitoring.clock import now, now_us
 from monitoring.log import get_logger
 from schemas.settings import Settings
 from schemas.topic import METER_READINGS
@@ -143,7 +143,7 @@ class SettleHandler:
         return {(topic, partition): self._stands_at[partition] for topic, partition in assigned}
 
     def _make_days_ahead(self) -> None:
-        today = dt.datetime.fromtimestamp(now_us() / 1e6, dt.UTC).date()
+        today = now().date()
         ahead = {today + dt.timedelta(days=day) for day in range(PARTITIONS_AHEAD_DAYS)}
         self.days.ensure(self.connection(), ahead)
 

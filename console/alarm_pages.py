@@ -7,13 +7,14 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path, Query, Request
 from fastapi.responses import Response
 
-from console.alarm_rest import kind_of, now
 from console.web import Console, language_of, words_for
 from metering.alarm.catalogue import KINDS
 from metering.alarm.words import words_of
+from monitoring.clock import now
 from storage.alarm_list import (
     DAY_TARGET,
     FLOOD_TARGET,
+    OPEN_STATES,
     PRIORITY_TARGET_PERCENT,
     STATES,
     TEN_MINUTES_TARGET,
@@ -29,7 +30,6 @@ from storage.alarm_list import (
 )
 
 ROWS_A_PAGE = 200
-COUNTED = ("unacknowledged", "acknowledged", "returned", "shelved", "suppressed", "out_of_service")
 DAYS = (1, 7, 30, 90)
 Text = Annotated[str, Query(max_length=100)]
 
@@ -62,7 +62,7 @@ def add_alarm_pages(router: APIRouter, console: Console) -> None:
         values = {
             "asked": asked,
             "states": STATES,
-            "counted": COUNTED,
+            "counted": OPEN_STATES,
             "kinds": sorted(KINDS),
             "counts": counts,
             "rows": [row_values(row, language_of(request)) for row in rows],
@@ -112,9 +112,9 @@ def row_values(row: AlarmRow, language: str) -> dict[str, Any]:
 
 def kind_values(name: str, request: Request) -> dict[str, Any]:
     """Return a kind with its words in the visitor's language."""
-    kind = kind_of(name).model_dump()
-    said = kind["en"] if language_of(request) == "en" else kind["zh"]
-    return {**kind, **said, "kind": name, "consequence_degree": kind["consequence"]}
+    kind = KINDS[name]
+    said = dataclasses.asdict(words_of(name, language_of(request)))
+    return {**dataclasses.asdict(kind), **said, "priority": kind.priority, "consequence_degree": kind.consequence}
 
 
 def figures_of(found: Performance) -> list[dict[str, Any]]:

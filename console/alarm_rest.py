@@ -1,5 +1,6 @@
 """REST of alarms under /api/v1. What changes an alarm names its user in the header X-Gridtally-User, as with bills."""
 
+import dataclasses
 import datetime as dt
 import functools
 from collections.abc import Callable, Sequence
@@ -14,7 +15,7 @@ from console.billing_rest import User
 from console.web import Console
 from metering.alarm.catalogue import KINDS
 from metering.alarm.words import words_of
-from monitoring.clock import now_us
+from monitoring.clock import now
 from storage import alarm_action as do
 from storage.alarm import AlarmChange
 from storage.alarm_action import AlarmError
@@ -98,11 +99,6 @@ class Changed(BaseModel):
     state: str
 
 
-def now() -> dt.datetime:
-    """Return the time of the clock, UTC."""
-    return dt.datetime.fromtimestamp(now_us() / 1e6, dt.UTC)
-
-
 def alarm_rest_router(console: Console) -> APIRouter:
     """Return the routes."""
     problems: dict[int | str, dict[str, Any]] = {
@@ -141,23 +137,8 @@ def _add_answers(router: APIRouter, console: Console) -> None:
 def kind_of(name: str) -> AlarmKind:
     """Return a kind as it is answered."""
     kind = KINDS[name]
-    names = ("name", "meaning", "cause", "consequence", "action")
-    said = {language: {field: getattr(words_of(name, language), field) for field in names} for language in ("zh", "en")}
-    return AlarmKind(
-        kind=name,
-        sources=list(kind.sources),
-        priority=kind.priority,
-        consequence=kind.consequence,
-        urgency=kind.urgency,
-        on_delay_s=kind.on_delay_s,
-        off_delay_s=kind.off_delay_s,
-        clear_after_s=kind.clear_after_s,
-        re_alarm_s=kind.re_alarm_s,
-        is_latched=kind.is_latched,
-        shelve_max_s=kind.shelve_max_s,
-        zh=said["zh"],
-        en=said["en"],
-    )
+    said = {language: dataclasses.asdict(words_of(name, language)) for language in ("zh", "en")}
+    return AlarmKind(**{**dataclasses.asdict(kind), "sources": list(kind.sources)}, priority=kind.priority, **said)
 
 
 def _act(console: Console, action: Callable[[Any], Sequence[AlarmChange]]) -> list[Changed]:

@@ -9,10 +9,9 @@ from fastapi.responses import Response
 
 from console.web import Console, language_of, words_for
 from metering.theft.field_words import field_words
-from storage.case import CaseRow, fetch_case, fetch_cases, fetch_precision
+from storage.case import STATES, CaseRow, fetch_case, fetch_cases, fetch_precision
 
 WIDTH, HEIGHT = 640, 150
-ALL_STATES = ("new", "investigating", "confirmed", "rejected", "recovered")
 Numbers = Sequence[int | float | None]
 
 
@@ -22,7 +21,7 @@ def add_case_pages(router: APIRouter, console: Console) -> None:
     @router.get("/cases")
     def cases(request: Request) -> Response:
         with console.database() as conn:
-            rows, precision = fetch_cases(conn, states=ALL_STATES), fetch_precision(conn)
+            rows, precision = fetch_cases(conn, states=STATES), fetch_precision(conn)
         return console.page(request, "cases.html", {"cases": [_values(row) for row in rows], "precision": precision})
 
     @router.get("/cases/{case_no}")

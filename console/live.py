@@ -20,7 +20,7 @@ from console.board import HEARD_GRACE_S, HEARD_INTERVALS, Board, Facts, Snapshot
 from console.figure import epoch_ms
 from console.load_curve import LoadCurve
 from console.pipeline import STAGE_TOPICS, settled_until, stage_rows
-from monitoring.clock import now_us
+from monitoring.clock import now, now_us
 from monitoring.log import get_logger
 from schemas.addresses import Addresses
 from schemas.frame import FrameError, decode_charges
@@ -253,6 +253,6 @@ class LiveFeed:
             while not self._halt.is_set():
                 self.letters = count_dead_letters(conn), fetch_dead_letters(conn, limit=LETTERS_SHOWN)
                 self._read_charges(conn)
-                self.curve.refresh(conn, dt.datetime.fromtimestamp(now_us() / 1e6, dt.UTC))
+                self.curve.refresh(conn, now())
                 self.board.curve_end_ms = epoch_ms(self.curve.end) if self.curve.end else None
                 self._halt.wait(LETTERS_EVERY_S)

@@ -1,6 +1,5 @@
 """The pages: control room, a meter, a raw message."""
 
-import datetime as dt
 import threading
 from typing import Annotated, Any
 from urllib.parse import quote
@@ -16,7 +15,7 @@ from console.case_pages import add_case_pages
 from console.meter_page import DAYS_MAX, meter_page, usage_csv
 from console.room_page import room_page
 from console.web import Console, DatabaseAwayError, KafkaAwayError, words_for
-from monitoring.clock import now_us
+from monitoring.clock import now
 from schemas.ids import is_meter_id
 from schemas.message import PAYLOAD_BYTES_MAX
 from schemas.topic import METER_RAW, source_of
@@ -30,11 +29,6 @@ KAFKA_TIMEOUT_S = 2.0
 LINES_MAX = 64
 
 Days = Annotated[int, Query(ge=1, le=DAYS_MAX)]
-
-
-def now() -> dt.datetime:
-    """Return the time."""
-    return dt.datetime.fromtimestamp(now_us() / 1e6, dt.UTC)
 
 
 def page_router(console: Console) -> APIRouter:

@@ -21,7 +21,7 @@ from console.answer import (
     usage_of,
 )
 from console.web import Console, DatabaseAwayError
-from monitoring.clock import now_us
+from monitoring.clock import now
 from monitoring.status import read_status
 from schemas.ids import METER_ID_PATTERN
 from storage.alarm import fetch_alarms
@@ -139,7 +139,7 @@ def time_range(start: dt.datetime | None, end: dt.datetime | None) -> tuple[dt.d
     Raises:
         HTTPException: 422, when it is empty, too long or far from any reading.
     """
-    end = end or dt.datetime.fromtimestamp(now_us() / 1e6, dt.UTC)
+    end = end or now()
     end = end if end.tzinfo else end.replace(tzinfo=dt.UTC)
     if not EARLIEST < end < LATEST:
         raise HTTPException(422, f"end: must lie between {EARLIEST:%Y-%m-%d} and {LATEST:%Y-%m-%d}")

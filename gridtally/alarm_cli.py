@@ -22,6 +22,7 @@ from gridtally.options import (
     instant_of,
     settings_of,
 )
+from monitoring.clock import now
 
 alarm_app = typer.Typer(help="Work the alarm list.", no_args_is_help=True)
 AlarmId = Annotated[int, typer.Argument(min=1, max=2**63 - 1, help="Of `gridtally alarm list`.")]
@@ -29,12 +30,6 @@ AlarmIds = Annotated[list[int], typer.Argument(min=1, max=2**63 - 1, help="One o
 Subject = Annotated[str, typer.Argument(help="A meter, gateway or node.")]
 KindName = Annotated[str, typer.Argument(help="A kind, of `gridtally alarm kinds`.")]
 HOURS_MAX = 24 * 90
-
-
-def _now() -> dt.datetime:
-    from monitoring.clock import now_us
-
-    return dt.datetime.fromtimestamp(now_us() / 1e6, dt.UTC)
 
 
 def _json(value: Any) -> str:
@@ -114,7 +109,7 @@ def alarm_ack(
     """Acknowledge alarms. Example: gridtally alarm ack 17 18 --note "crew is on the way" --as ann"""
     from storage.alarm_action import acknowledge
 
-    _do(data_dir, config, lambda conn: acknowledge(conn, alarm_ids, who=who, at=_now(), note=note), "nothing to do")
+    _do(data_dir, config, lambda conn: acknowledge(conn, alarm_ids, who=who, at=now(), note=note), "nothing to do")
 
 
 @alarm_app.command("shelve")
@@ -131,7 +126,7 @@ def alarm_shelve(
     """Put an alarm aside; it comes back by itself. Example: gridtally alarm shelve 17 --hours 4 --reason "works" --as ann"""
     from storage.alarm_action import shelve
 
-    at = _now()
+    at = now()
     until = None if hours is None else at + dt.timedelta(hours=hours)
     _do(
         data_dir,
@@ -146,7 +141,7 @@ def alarm_unshelve(alarm_id: AlarmId, who: As, data_dir: DataDir = None, config:
     """Take an alarm off its shelf. Example: gridtally alarm unshelve 17 --as ann"""
     from storage.alarm_action import unshelve
 
-    _do(data_dir, config, lambda conn: unshelve(conn, alarm_id, who=who, at=_now()), "nothing to do")
+    _do(data_dir, config, lambda conn: unshelve(conn, alarm_id, who=who, at=now()), "nothing to do")
 
 
 @alarm_app.command("reset")
@@ -160,7 +155,7 @@ def alarm_reset(
     """Close an alarm whose condition has ended. Example: gridtally alarm reset 17 --note "battery replaced" --as ann"""
     from storage.alarm_action import reset_latched
 
-    _do(data_dir, config, lambda conn: reset_latched(conn, alarm_id, who=who, at=_now(), note=note), "nothing to do")
+    _do(data_dir, config, lambda conn: reset_latched(conn, alarm_id, who=who, at=now(), note=note), "nothing to do")
 
 
 @alarm_app.command("assign")
@@ -175,7 +170,7 @@ def alarm_assign(
     from storage.alarm_action import assign
 
     done = f"assigned to {to or 'nobody'}"
-    _do(data_dir, config, lambda conn: assign(conn, alarm_id, who=who, at=_now(), to=to), done)
+    _do(data_dir, config, lambda conn: assign(conn, alarm_id, who=who, at=now(), to=to), done)
 
 
 @alarm_app.command("comment")
@@ -189,7 +184,7 @@ def alarm_comment(
     """Add a comment to an alarm's history. Example: gridtally alarm comment 17 "seal was broken" --as ann"""
     from storage.alarm_action import comment
 
-    _do(data_dir, config, lambda conn: comment(conn, alarm_id, who=who, at=_now(), text=text), "noted")
+    _do(data_dir, config, lambda conn: comment(conn, alarm_id, who=who, at=now(), text=text), "noted")
 
 
 @alarm_app.command("out-of-service")
@@ -211,7 +206,7 @@ def alarm_out_of_service(
     end = instant_of(until, "--until")
 
     def act(conn: Any) -> Any:
-        return take_out_of_service(conn, subject, kind, who=who, at=_now(), reason=reason, until=end)
+        return take_out_of_service(conn, subject, kind, who=who, at=now(), reason=reason, until=end)
 
     _do(data_dir, config, act, f"{kind} of {plain(subject)} is out of service until {end}")
 
@@ -222,7 +217,7 @@ def alarm_return(subject: Subject, kind: KindName, who: As, data_dir: DataDir = 
     from storage.alarm_action import return_to_service
 
     done = f"{kind} of {plain(subject)} is in service"
-    _do(data_dir, config, lambda conn: return_to_service(conn, subject, kind, who=who, at=_now()), done)
+    _do(data_dir, config, lambda conn: return_to_service(conn, subject, kind, who=who, at=now()), done)
 
 
 @alarm_app.command("kinds")
@@ -254,9 +249,9 @@ def alarm_performance(
     """Show how well the alarm system does, against EEMUA 191. Example: gridtally alarm performance --days 30"""
     from storage.alarm_list import DAY_TARGET, FLOOD_TARGET, TEN_MINUTES_TARGET, fetch_performance
 
-    now = _now()
+    at = now()
     with connect(settings_of(data_dir, config)) as conn:
-        found = fetch_performance(conn, now - dt.timedelta(days=days), now)
+        found = fetch_performance(conn, at - dt.timedelta(days=days), at)
     if as_json:
         print(_json(dataclasses.asdict(found)))
         return

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import psycopg
 
-from monitoring.clock import local_today, now_us
+from monitoring.clock import local_today, now
 from schemas.settings import Settings
 from storage.bill import checked_ids, issue_bills
 from storage.bill_make import Rules
@@ -39,7 +39,7 @@ def bill_the_past(settings: Settings, dsn: str, say: Callable[[str], None]) -> B
             run.bill_run_no,
             who=CLERK,
             rules=Rules.of(billing),
-            now=dt.datetime.fromtimestamp(now_us() / 1e6, dt.UTC),
+            now=now(),
             grace_h=billing.grace_h,
             workers=billing.workers,
             progress=lambda _done, _total: None,

@@ -140,7 +140,7 @@ def _energy(path: Path, line: int, column: Any) -> tuple[NDArray[np.int64], NDAr
 def _starts(path: Path, line: int, column: Any, pa: Any, pc: Any) -> NDArray[np.int64]:
     """Return starts as epoch s; each text is looked at once."""
     coded = pc.utf8_trim_whitespace(column).dictionary_encode()
-    found = np.array([_instant_s(text) for text in coded.dictionary.to_pylist()], np.int64)
+    found = np.array([instant_s(text) for text in coded.dictionary.to_pylist()], np.int64)
     index = coded.indices.to_numpy(zero_copy_only=False)
     fault = "is not an instant with an offset, like 2026-03-01T00:15:00+01:00, nor epoch seconds"
     _refuse(path, line, (found < 0)[index], "start", fault, column)
@@ -148,7 +148,7 @@ def _starts(path: Path, line: int, column: Any, pa: Any, pc: Any) -> NDArray[np.
     return found[index]
 
 
-def _instant_s(text: str) -> int:
+def instant_s(text: str) -> int:
     """Return epoch s; -1 where it is no instant."""
     if text.isascii() and text.isdigit() and 1 <= len(text) <= 10:
         return int(text)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from gridtally.detect_files import DetectFileError, Readings, _instant_s
+from gridtally.detect_files import DetectFileError, Readings, instant_s
 from metering.estimation.load import CELLS_MAX, INTERVALS_S, EstimateError, Load, load_of
 
 REGISTERS_HEADER = ["meter_id", "at", "register_wh"]
@@ -58,7 +58,7 @@ def _register(path: Path, line: int, row: list[str]) -> tuple[str, int, int]:
     if len(row) != len(REGISTERS_HEADER) or not row[0].strip():
         raise DetectFileError(f"{path}: line {line}: expected {','.join(REGISTERS_HEADER)}")
     meter, at, wh = (cell.strip() for cell in row)
-    at_s = _instant_s(at)
+    at_s = instant_s(at)
     if at_s < 0:
         raise DetectFileError(
             f"{path}: line {line}, column at: {at[:40]!r} is not an instant with an offset, like 2026-03-01T00:15:00+01:00, "

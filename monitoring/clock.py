@@ -10,6 +10,11 @@ def now_us() -> int:
     return time.time_ns() // 1000
 
 
+def now() -> dt.datetime:
+    """Return the time, UTC."""
+    return dt.datetime.fromtimestamp(now_us() / 1e6, dt.UTC)
+
+
 def local_today(zone: str) -> dt.date:
     """Return the day that a zone's clocks show."""
     return dt.datetime.fromtimestamp(now_us() / 1e6, ZoneInfo(zone)).date()

@@ -61,20 +61,16 @@ def acknowledge(
             _act(conn, alarm_id, Event.ACKNOWLEDGE, who, at, note or "acknowledged")
             for alarm_id in sorted(set(alarm_ids))
         ]
-        for change in found:
-            if change is not None and change.state == "acknowledged":
-                re_alarm_s = KINDS[change.kind].re_alarm_s if change.kind in KINDS else None
-                again = None if re_alarm_s is None else at + dt.timedelta(seconds=re_alarm_s)
-                conn.execute(
-                    "update alarm set acknowledged_at = %s, acknowledged_by = %s, re_alarm_at = %s where alarm_id = %s",
-                    (at, who, again, change.alarm_id),
-                )
-            elif change is not None:
-                conn.execute(
-                    "update alarm set acknowledged_at = %s, acknowledged_by = %s where alarm_id = %s",
-                    (at, who, change.alarm_id),
-                )
-        return announce(conn, found)
+        changes = announce(conn, found)
+        for change in changes:
+            asks_again = change.state == "acknowledged" and change.kind in KINDS
+            re_alarm_s = KINDS[change.kind].re_alarm_s if asks_again else None
+            again = None if re_alarm_s is None else at + dt.timedelta(seconds=re_alarm_s)
+            conn.execute(
+                "update alarm set acknowledged_at = %s, acknowledged_by = %s, re_alarm_at = %s where alarm_id = %s",
+                (at, who, again, change.alarm_id),
+            )
+    return changes
 
 
 def shelve(

@@ -18,6 +18,7 @@ DAY_TARGET, TEN_MINUTES_TARGET, FLOOD_TARGET = 150, 1, 10
 PRIORITY_TARGET_PERCENT = {1: 5, 2: 15, 3: 40, 4: 40}
 """EEMUA 191: about 5 % high, 15 % middle, 80 % low; the low ones are two priorities here."""
 STATES = ("unacknowledged", "acknowledged", "returned", "shelved", "suppressed", "out_of_service", "cleared")
+OPEN_STATES = STATES[:-1]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -144,7 +145,7 @@ def fetch_alarm_list(
             " and (%(before)s::bigint is null or alarm_id < %(before)s)"
             " order by array_position(%(order)s, state), priority, raised_at desc, alarm_id desc limit %(limit)s",
             {
-                "states": list(STATES[:-1] if chosen.states is None else chosen.states),
+                "states": list(OPEN_STATES if chosen.states is None else chosen.states),
                 "kinds": None if chosen.kinds is None else list(chosen.kinds),
                 "priorities": None if chosen.priorities is None else list(chosen.priorities),
                 "area": chosen.area,
@@ -182,7 +183,7 @@ def fetch_alarm(conn: psycopg.Connection[Any], alarm_id: int) -> tuple[AlarmRow,
 
 def fetch_counts(conn: psycopg.Connection[Any]) -> dict[tuple[int, str], int]:
     """Return how many open alarms there are by priority and state; every pair is there."""
-    counts = {(priority, state): 0 for priority in range(1, 5) for state in STATES[:-1]}
+    counts = {(priority, state): 0 for priority in range(1, 5) for state in OPEN_STATES}
     rows = conn.execute("select priority, state, count(*) from alarm where state <> 'cleared' group by 1, 2")
     return counts | {(priority, state): count for priority, state, count in rows}
 

@@ -24,9 +24,9 @@ import psycopg
 from numpy.typing import NDArray
 
 from bench.detection.swiss import Town
+from bench.path import connect
 from bench.rig import ROOT, wait_for
 from connectors.meter_log import MeterSender, array_payload
-from schemas.settings import MqttSettings
 
 DAYS, FAULT_DAY = 7, 5
 STEP_S, LIVE_STEP_S, LIVE_S = 900, 5, 150
@@ -259,10 +259,7 @@ def _run(system: System, meters: list[Meter]) -> None:
     path.write_text("\n".join([header, *lines]) + "\n", "utf-8")
     system.run("import", "meters", str(path), "--as", "bench")
     start_s = int(time.time()) // 86_400 * 86_400 - DAYS * 86_400
-    sender = MeterSender(system.addresses["mqtt"], f"faults-{time.time_ns()}", MqttSettings())
-    for _ in range(400):
-        if not sender.is_open:
-            sender.poll(0.05)
+    sender = connect(system.addresses["mqtt"], "faults")
     sent = 0
     for topic, payload in past_messages(meters, start_s):
         sender.wait_for_room()

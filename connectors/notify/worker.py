@@ -10,7 +10,7 @@ import psycopg
 
 from connectors.notify import mail, mqtt, webhook
 from metering.notification import AddressError
-from monitoring.clock import now_us
+from monitoring.clock import now
 from monitoring.log import get_logger
 from monitoring.metrics import RETRIES, serve_metrics
 from schemas.settings import Settings
@@ -22,11 +22,6 @@ WAIT_S = 1.0
 DATABASE_WAIT_S = 2.0
 
 log = get_logger("connectors.notify")
-
-
-def now() -> dt.datetime:
-    """Return the time."""
-    return dt.datetime.fromtimestamp(now_us() / 1e6, dt.UTC)
 
 
 def send(message: Message, settings: Settings, mqtt_url: str | None, at: dt.datetime) -> None:

@@ -1,6 +1,5 @@
 """Alarms worked over REST and in Chromium: acknowledged by a button, shelved, assigned, and what is refused."""
 
-import datetime as dt
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,7 +9,7 @@ import pytest
 from selenium.webdriver.common.by import By
 
 from metering.alarm.condition import Condition
-from monitoring.clock import now_us
+from monitoring.clock import now
 from storage.alarm import apply_conditions, clear_alarm
 from tests.console.browser import Browser
 from tests.console.lane import HISTORY, Lane
@@ -19,19 +18,15 @@ pytestmark = [pytest.mark.stack, pytest.mark.timeout(90)]
 KIND = "register_fault"
 
 
-def moment() -> dt.datetime:
-    return dt.datetime.fromtimestamp(now_us() / 1e6, dt.UTC)
-
-
 @pytest.fixture
 def alarm_id(lane: Lane) -> Iterator[int]:
     """Raise an alarm about a meter of the lane, and close it afterwards."""
-    at = moment()
+    at = now()
     with psycopg.connect(lane.stack.addresses["database"], autocommit=True) as conn:
         (change,) = apply_conditions(conn, [Condition(HISTORY, KIND, is_active=True, at=at, detail="made by a test")])
     yield change.alarm_id
     with psycopg.connect(lane.stack.addresses["database"], autocommit=True) as conn:
-        clear_alarm(conn, HISTORY, KIND, moment(), "the test is over")
+        clear_alarm(conn, HISTORY, KIND, now(), "the test is over")
         conn.execute("update alarm set state = 'cleared', shelved_until = null where alarm_id = %s", (change.alarm_id,))
 
 
